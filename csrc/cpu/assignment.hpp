@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace fastrebasin::cpu {
+
+// A dense matrix that somebody else owns. Strides are in elements and may be zero or negative.
+template <typename T>
+struct MatrixView {
+  const T* data;
+  std::int64_t rows, cols;
+  std::ptrdiff_t row_stride, col_stride;
+
+  MatrixView transposed() const { return {data, cols, rows, col_stride, row_stride}; }
+};
+
+enum class AssignmentStatus {
+  optimal,
+  invalid_entry,  // NaN, or an infinity that would be an infinitely good edge
+  infeasible,     // forbidden edges leave no complete assignment
+  interrupted,    // `interrupted` returned true
+};
+
+// Where the result goes; every array is the caller's.
+struct AssignmentResult {
+  std::int64_t* col4row;  // size rows: column given to each row, -1 for a row left over
+  double* row_duals;      // size rows
+  double* col_duals;      // size cols
+};
+
+// Minimum-cost (or maximum, with `maximize`) assignment of min(rows, cols) pairs.
+//
+// An entry of +inf (-inf with `maximize`) forbids its edge. On `optimal`, and up to rounding,
+// row_duals[i] + col_duals[j] <= cost(i, j) for all i, j (>= with `maximize`), with equality on
+// the assigned pairs, and the duals of rows or columns left over are zero: a proof of optimality.
+// On any other status the contents of `result` are unspecified.
+//
+// `interrupted` is polled about every ten milliseconds and stops the solve when it returns true.
+// Meant for min(rows, cols) up to a few thousand: time grows with the cube in the worst case.
+template <typename T>
+AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, AssignmentResult result,
+                                  const std::function<bool()>& interrupted);
+
+}  // namespace fastrebasin::cpu

@@ -1,0 +1,1 @@
+from fastrebasin.assignment import linear_sum_assignment

@@ -1,1 +1,45 @@
+"""Merge neural networks that were trained apart, on different data."""
+
+from importlib.metadata import version as _version
+
 from fastrebasin.assignment import linear_sum_assignment
+from fastrebasin.evaluation import Ensemble, Evaluation, Score, evaluate, interpolation_curve
+from fastrebasin.matching import Matching, straight_through_matching, weight_matching
+from fastrebasin.merging import MergeResult, interpolate, merge
+from fastrebasin.normalization import reset_batch_norm
+from fastrebasin.permutation import (
+    Permutation,
+    apply_permutation,
+    compose,
+    identity_permutation,
+    invert,
+    random_permutation,
+)
+from fastrebasin.reduction import random_coreset
+from fastrebasin.spec import PermutationSpec
+
+__version__ = _version("fastrebasin")
+
+__all__ = [
+    "Ensemble",
+    "Evaluation",
+    "MergeResult",
+    "Matching",
+    "Permutation",
+    "PermutationSpec",
+    "Score",
+    "apply_permutation",
+    "compose",
+    "evaluate",
+    "identity_permutation",
+    "interpolate",
+    "interpolation_curve",
+    "invert",
+    "linear_sum_assignment",
+    "merge",
+    "random_coreset",
+    "random_permutation",
+    "reset_batch_norm",
+    "straight_through_matching",
+    "weight_matching",
+]

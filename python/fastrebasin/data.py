@@ -1,0 +1,140 @@
+"""The `data=` argument: labelled examples from tensors, data sets or loaders, one source or two.
+
+A pair of sources is drawn half and half whatever their sizes, the mixture of Yamada et al., ACML
+2024, section 2.1: sources of equal size are concatenated and shuffled; otherwise each draw picks
+a source with probability 1/2 and an example of it uniformly, with replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+__all__ = ["Batch", "Data", "Examples", "batches", "mixture", "mixture_length", "sources"]
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+Data: TypeAlias = object
+"""Tensors `(x, y)`, a data set of such pairs, a loader of such batches, or a pair of any of them."""
+
+
+class Examples(Protocol):
+    """Labelled examples that can be gathered by index."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Batch:
+        """Return the examples at `indices` as one batch."""
+        ...
+
+
+class _Tensors:
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        if len(x) != len(y):
+            raise ValueError(f"data (x, y) must have equal lengths, got {len(x)} and {len(y)}")
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, indices: Tensor) -> Batch:
+        return self.x[indices], self.y[indices]
+
+
+class _DataSet:
+    def __init__(
+        self,
+        items: Sequence[object],
+        collate: Callable[[list[object]], object] = default_collate,
+    ) -> None:
+        self.items, self.collate = items, collate
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take(self, indices: Tensor) -> Batch:
+        return _as_batch(self.collate([self.items[i] for i in indices.tolist()]))
+
+
+def sources(data: Data) -> tuple[Examples, ...]:
+    """Return the one or two sources that a `data=` argument names.
+
+    Raises:
+        ValueError: a source is empty, or x and y differ in length.
+        TypeError: `data` is nothing that yields labelled examples.
+
+    Example:
+        >>> x, y = torch.zeros(5, 3), torch.zeros(5, dtype=torch.int64)
+        >>> [len(source) for source in sources(((x, y), (x[:2], y[:2])))]
+        [5, 2]
+    """
+    pair = isinstance(data, (tuple, list)) and len(data) == 2
+    if pair and not all(isinstance(part, Tensor) for part in cast(Sequence[object], data)):
+        found = tuple(_source(part) for part in cast(Sequence[object], data))
+    else:
+        found = (_source(data),)
+    if any(len(source) == 0 for source in found):
+        raise ValueError("data must not be empty")
+    return found
+
+
+def batches(source: Examples, batch_size: int) -> Iterator[Batch]:
+    """Yield all examples once, in order."""
+    for indices in torch.arange(len(source)).split(batch_size):
+        yield source.take(indices)
+
+
+def mixture(
+    parts: Sequence[Examples], batch_size: int, generator: torch.Generator
+) -> Iterator[Batch]:
+    """Yield one epoch of shuffled batches, drawn evenly from one source or two."""
+    lengths = [len(part) for part in parts]
+    total = sum(lengths)
+    if len(set(lengths)) == 1:
+        order = torch.randperm(total, generator=generator)
+        owner, index = order // lengths[0], order % lengths[0]
+    else:
+        owner = torch.randint(len(parts), (total,), generator=generator)
+        uniform = torch.rand(total, generator=generator, dtype=torch.float64)
+        index = (uniform * torch.tensor(lengths)[owner]).long()
+    for chosen in torch.arange(total).split(batch_size):
+        taken = [
+            part.take(index[chosen][owner[chosen] == number])
+            for number, part in enumerate(parts)
+            if (owner[chosen] == number).any()
+        ]
+        yield torch.cat([x for x, _ in taken]), torch.cat([y for _, y in taken])
+
+
+def mixture_length(parts: Sequence[Examples], batch_size: int) -> int:
+    """Return the number of batches in one epoch of `mixture`."""
+    return -(-sum(len(part) for part in parts) // batch_size)
+
+
+def _source(data: object) -> Examples:
+    if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], Tensor):
+        return _Tensors(data[0], data[1])
+    if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
+        return _DataSet(cast(Sequence[object], data.dataset), data.collate_fn)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return _DataSet(cast(Sequence[object], data))
+    if isinstance(data, Iterable):  # batches that come only in order are kept in memory
+        collected = [_as_batch(batch) for batch in data]
+        if not collected:
+            raise ValueError("data must not be empty")
+        return _Tensors(torch.cat([x for x, _ in collected]), torch.cat([y for _, y in collected]))
+    raise TypeError(
+        "data must be tensors (x, y), a data set, a loader, or a pair of these, "
+        f"got {type(data).__name__}"
+    )
+
+
+def _as_batch(value: object) -> Batch:
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        x, y = value
+        if isinstance(x, Tensor) and isinstance(y, Tensor):
+            return x, y
+    raise TypeError(f"data must yield pairs of tensors (x, y), got {type(value).__name__}")

@@ -1,0 +1,110 @@
+"""Labelled images for the experiments: scikit-learn's digits, and MNIST-like folders on disk."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["DataSet", "digits", "idx_folder", "only_classes", "rotated"]
+
+_IDX_UINT8 = 0x08
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images (n, 1, h, w) float32 in [0, 1] with int64 labels (n,), for training and for testing."""
+
+    name: str
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+
+def digits(seed: int = 0, test_share: float = 0.2) -> DataSet:
+    """Return the 1797 images of 8 x 8 pixels that scikit-learn bundles, split by class.
+
+    Raises:
+        ImportError: scikit-learn is not installed (extra `demo`).
+    """
+    try:
+        from sklearn.datasets import load_digits  # noqa: PLC0415 - optional
+        from sklearn.model_selection import train_test_split  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise ImportError("the digits need scikit-learn: pip install 'fastrebasin[demo]'") from error
+    bundle = load_digits()
+    images = torch.from_numpy(bundle.images).float().div(16).unsqueeze(1)
+    labels = torch.from_numpy(bundle.target).long()
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=test_share, random_state=seed, stratify=bundle.target
+    )
+    return DataSet("digits", (images[train], labels[train]), (images[test], labels[test]))
+
+
+def idx_folder(data_dir: str | Path, name: str) -> DataSet:
+    """Read `data_dir/name/raw/*-ubyte`, the layout of torchvision, gzipped or not.
+
+    Args:
+        data_dir: the `root` that torchvision's data sets take.
+        name: "MNIST", "FashionMNIST" or another folder of the same layout.
+
+    Raises:
+        FileNotFoundError: a file is missing; says which.
+        ValueError: a file is damaged or holds something else.
+    """
+    raw = Path(data_dir) / name / "raw"
+    parts = []
+    for stem in ("train", "t10k"):
+        images = _read_idx(raw / f"{stem}-images-idx3-ubyte", axes=3)
+        labels = _read_idx(raw / f"{stem}-labels-idx1-ubyte", axes=1)
+        if len(images) != len(labels):
+            raise ValueError(f"{raw}: {len(images)} {stem} images, but {len(labels)} labels")
+        parts.append((images.float().div(255).unsqueeze(1), labels.long()))
+    return DataSet(name, parts[0], parts[1])
+
+
+def rotated(data: DataSet) -> DataSet:
+    """Return the images turned by 90 degrees, counter-clockwise."""
+
+    def turn(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return torch.rot90(part[0], 1, dims=(2, 3)).contiguous(), part[1]
+
+    return DataSet(f"{data.name} rotated 90", turn(data.train), turn(data.test))
+
+
+def only_classes(data: DataSet, classes: Collection[int]) -> DataSet:
+    """Return the images of some classes, their labels unchanged."""
+
+    def keep(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        mask = torch.isin(part[1], torch.tensor(sorted(classes)))
+        return part[0][mask], part[1][mask]
+
+    name = f"{data.name} {min(classes)}-{max(classes)}"
+    return DataSet(name, keep(data.train), keep(data.test))
+
+
+def _read_idx(path: Path, axes: int) -> Tensor:
+    """Read one idx file of unsigned bytes: a magic number, the shape, then the entries."""
+    packed = path.with_name(path.name + ".gz")
+    if path.is_file():
+        content = path.read_bytes()
+    elif packed.is_file():
+        try:
+            content = gzip.decompress(packed.read_bytes())
+        except (EOFError, OSError) as error:
+            raise ValueError(f"{packed} is damaged: {error}") from error
+    else:
+        raise FileNotFoundError(f"neither {path} nor {packed.name} beside it exists")
+    header = 4 + 4 * axes
+    if len(content) < header or content[:4] != bytes([0, 0, _IDX_UINT8, axes]):
+        raise ValueError(f"{path} is not an idx file of {axes} axes of unsigned bytes")
+    shape = struct.unpack(f">{axes}I", content[4:header])
+    if len(content) - header != math.prod(shape):
+        raise ValueError(f"{path} should hold {math.prod(shape)} bytes, got {len(content) - header}")
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)

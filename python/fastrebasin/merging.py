@@ -1,0 +1,192 @@
+"""Combine two models: align B with A, then average."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from fastrebasin import architectures
+from fastrebasin.data import Data, sources
+from fastrebasin.matching import Matching, straight_through_matching, weight_matching
+from fastrebasin.normalization import has_batch_norm, reset_batch_norm
+from fastrebasin.permutation import Permutation, apply_permutation
+from fastrebasin.spec import PermutationSpec
+
+__all__ = ["MergeResult", "interpolate", "merge"]
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """A merged model and how it came about.
+
+    Attributes:
+        model: the merged model, in eval mode.
+        params: its state dict.
+        permutation: what moved B onto A; empty for `align="none"`.
+        report: the options, the alignment's objective before and after, the deviation that
+            verification of the spec found, and seconds spent.
+    """
+
+    model: nn.Module
+    params: dict[str, torch.Tensor]
+    permutation: Permutation
+    report: dict[str, object] = field(default_factory=dict)
+
+
+def interpolate(
+    params_a: Mapping[str, torch.Tensor], params_b: Mapping[str, torch.Tensor], weight: float = 0.5
+) -> dict[str, torch.Tensor]:
+    """Return (1 - weight) A + weight B, tensor by tensor; integer tensors are A's.
+
+    Args:
+        params_a, params_b: state dicts of equal names and shapes, on equal devices.
+        weight: share of B; outside [0, 1] it extrapolates.
+
+    Returns:
+        New tensors of A's dtypes.
+
+    Raises:
+        ValueError: names or shapes differ; all of them are named.
+
+    Example:
+        >>> interpolate({"w": torch.zeros(2)}, {"w": torch.ones(2)}, 0.25)
+        {'w': tensor([0.2500, 0.2500])}
+    """
+    problems = [f"{name} is only in one" for name in sorted(set(params_a) ^ set(params_b))]
+    problems += [
+        f"{name} has shapes {tuple(a.shape)} and {tuple(params_b[name].shape)}"
+        for name, a in params_a.items()
+        if name in params_b and a.shape != params_b[name].shape
+    ]
+    if problems:
+        raise ValueError("params_a and params_b don't fit together: " + "; ".join(problems))
+    return {
+        name: torch.lerp(a.detach(), params_b[name].detach().to(a.dtype), weight)
+        if a.is_floating_point()
+        else a.clone()
+        for name, a in params_a.items()
+    }
+
+
+def merge(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    data: Data | None = None,
+    *,
+    align: str = "weights",
+    combine: str = "mean",
+    normalize: str = "auto",
+    spec: PermutationSpec | None = None,
+    example_inputs: torch.Tensor | tuple[object, ...] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> MergeResult:
+    """Merge two models of one architecture into one: align B's units with A's, then combine.
+
+    Args:
+        model_a, model_b: trained modules on one device; not changed.
+        data: labelled examples, or a pair (A's, B's) drawn half and half. Needed by
+            `align="straight-through"` and `normalize="reset"`.
+        align: "weights", "straight-through" or "none".
+        combine: "mean".
+        normalize: "none", "reset" (BatchNorm statistics on `data`), or "auto": reset where there
+            is BatchNorm and data.
+        spec: which axes share a permutation; that of the known architecture by default. It is
+            verified on `example_inputs` before it is used.
+        example_inputs: what `forward` takes; the first example of `data` by default.
+        seed: of every random choice.
+        progress: show bars on a terminal.
+
+    Returns:
+        The merged model, its parameters, the permutation and a report.
+
+    Raises:
+        ValueError: an option is unknown or needs data, the spec is unknown or wrong, or the
+            models don't fit together.
+
+    Example:
+        >>> from fastrebasin.experiments.models import MLP
+        >>> a, b = MLP(4, (8, 8), 2), MLP(4, (8, 8), 2)
+        >>> result = merge(a, b, example_inputs=torch.randn(2, 4))
+        >>> sorted(result.permutation), result.model(torch.randn(1, 4)).shape
+        (['P0', 'P1'], torch.Size([1, 2]))
+
+    Source: Yamada et al., ACML 2024.
+    """
+    _check_options(align, combine, normalize, data, model_a)
+    start = time.perf_counter()
+    params_a, params_b = model_a.state_dict(), model_b.state_dict()
+    report: dict[str, object] = {"align": align, "combine": combine, "seed": seed}
+    permutation: Permutation = {}
+    if align != "none":
+        spec = architectures.known(model_a) if spec is None else spec.bind(params_a)
+        report["spec_deviation"] = spec.verify(model_a, _example(example_inputs, data), seed=seed)
+        matching = _ALIGN[align](spec, model_a, model_b, data, seed, progress)
+        permutation = matching.permutation
+        params_b = apply_permutation(spec, permutation, params_b)
+        report |= {"objective": matching.objective, "sweeps": matching.sweeps}
+    merged = copy.deepcopy(model_a).eval()
+    merged.load_state_dict(interpolate(params_a, params_b))
+    reset = normalize == "reset" or (
+        normalize == "auto" and data is not None and has_batch_norm(merged)
+    )
+    if reset:
+        merged = reset_batch_norm(merged, data, seed=seed)
+    report |= {"normalize": "reset" if reset else "none", "seconds": time.perf_counter() - start}
+    params = {name: tensor.clone() for name, tensor in merged.state_dict().items()}
+    return MergeResult(merged, params, permutation, report)
+
+
+_Align = Callable[[PermutationSpec, nn.Module, nn.Module, Data, int, bool], Matching]
+
+
+def _by_weights(
+    spec: PermutationSpec, a: nn.Module, b: nn.Module, _data: Data, seed: int, _progress: bool
+) -> Matching:
+    return weight_matching(spec, a.state_dict(), b.state_dict(), seed=seed)
+
+
+def _by_straight_through(
+    spec: PermutationSpec, a: nn.Module, b: nn.Module, data: Data, seed: int, progress: bool
+) -> Matching:
+    return straight_through_matching(spec, a, b, data, seed=seed, progress=progress)
+
+
+_ALIGN: dict[str, _Align] = {"weights": _by_weights, "straight-through": _by_straight_through}
+
+
+def _check_options(
+    align: str, combine: str, normalize: str, data: Data | None, model: nn.Module
+) -> None:
+    problems = []
+    choices = {
+        "align": (align, ("none", *_ALIGN)),
+        "combine": (combine, ("mean",)),
+        "normalize": (normalize, ("none", "reset", "auto")),
+    }
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            problems.append(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if data is None and align == "straight-through":
+        problems.append('align="straight-through" needs data')
+    if data is None and normalize == "reset" and has_batch_norm(model):
+        problems.append('normalize="reset" needs data')
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _example(
+    example_inputs: torch.Tensor | tuple[object, ...] | None, data: Data | None
+) -> torch.Tensor | tuple[object, ...]:
+    """Return inputs to verify the spec on."""
+    if example_inputs is not None:
+        return example_inputs
+    if data is None:
+        raise ValueError("the spec can't be verified: give example_inputs or data")
+    first = sources(data)[0]
+    return first.take(torch.arange(min(8, len(first))))[0]

@@ -7,14 +7,19 @@ a source with probability 1/2 and an example of it uniformly, with replacement.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
+import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-__all__ = ["Batch", "Data", "Examples", "batches", "mixture", "mixture_length", "sources"]
+__all__ = ["Batch", "Data", "Examples", "batches", "load_examples", "mixture", "mixture_length", "sources"]
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = object
@@ -112,6 +117,42 @@ def mixture(
 def mixture_length(parts: Sequence[Examples], batch_size: int) -> int:
     """Return the number of batches in one epoch of `mixture`."""
     return -(-sum(len(part) for part in parts) // batch_size)
+
+
+def load_examples(path: str | Path) -> Batch:
+    """Read labelled examples from a file.
+
+    Args:
+        path: `.safetensors` or `.npz` with arrays "images" (n, ...) and "labels" (n,). Images of
+            dtype uint8 are divided by 255; others are read as float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of another kind, or lacks an array.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such data file: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            arrays = safetensors.torch.load_file(path)
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        else:
+            raise ValueError("expected .safetensors or .npz")
+    except (ValueError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
+        raise ValueError(f"can't read examples from {path}: {error}") from error
+    missing = {"images", "labels"} - arrays.keys()
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}, it has {sorted(arrays)}")
+    images, labels = arrays["images"], arrays["labels"].long()
+    if labels.ndim != 1 or len(images) != len(labels):
+        raise ValueError(
+            f"{path}: labels must be one for each of {len(images)} images, "
+            f"got shape {tuple(labels.shape)}"
+        )
+    return (images.float() / 255 if images.dtype == torch.uint8 else images.float()), labels
 
 
 def _source(data: object) -> Examples:

@@ -1,0 +1,130 @@
+"""Train A and B on a pair of data sets and compare the ways of making one model of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from fastrebasin import architectures
+from fastrebasin.evaluation import Ensemble, Evaluation, evaluate, interpolation_curve
+from fastrebasin.experiments.data_sets import DataSet
+from fastrebasin.experiments.pairs import Pair
+from fastrebasin.experiments.training import train
+from fastrebasin.matching import Matching, straight_through_matching, weight_matching
+from fastrebasin.permutation import apply_permutation
+from fastrebasin.reduction import random_coreset
+
+__all__ = ["CURVE_POINTS", "Comparison", "compare"]
+
+CURVE_POINTS = 25
+_MIDPOINT = CURVE_POINTS // 2
+
+
+@dataclass
+class Comparison:
+    """What one seed of an experiment gave.
+
+    Attributes:
+        seed: of the end models, the coresets and the matching.
+        model_a, model_b: the end models.
+        scores: test accuracy and loss of each method.
+        curves: test accuracy and loss along the way from A to B, for each merging method.
+        aligned: B's parameters, aligned by each merging method.
+        seconds: spent on each step.
+    """
+
+    seed: int
+    model_a: nn.Module
+    model_b: nn.Module
+    scores: dict[str, Evaluation] = field(default_factory=dict)
+    curves: dict[str, list[Evaluation]] = field(default_factory=dict)
+    aligned: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def compare(pair: Pair, *, seed: int = 0, progress: bool = True) -> Comparison:
+    """Train two end models and score A, B, their ensemble and their merges on the test sets.
+
+    Args:
+        pair: data sets and recipe.
+        seed: everything random derives from it.
+        progress: show bars on a terminal.
+
+    Source: Yamada et al., ACML 2024, table 2.
+    """
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "train A"):
+        model_a = _end_model(pair, pair.a, 2 * seed, "train A", progress)
+    with _timed(seconds, "train B"):
+        model_b = _end_model(pair, pair.b, 2 * seed + 1, "train B", progress)
+    result = Comparison(seed, model_a, model_b, seconds=seconds)
+    tests = (pair.a.test, pair.b.test)
+    result.scores["model A"] = evaluate(model_a, tests)
+    result.scores["model B"] = evaluate(model_b, tests)
+    result.scores["ensemble"] = evaluate(Ensemble([model_a, model_b], [0.5, 0.5]), tests)
+    for name, params_b in _alignments(result, pair, progress):
+        result.aligned[name] = params_b
+        result.curves[name] = interpolation_curve(
+            model_a, model_a.state_dict(), params_b, tests, points=CURVE_POINTS, progress=progress
+        )
+        result.scores[name] = result.curves[name][_MIDPOINT]
+    return result
+
+
+def _alignments(
+    result: Comparison, pair: Pair, progress: bool
+) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Yield B's parameters as each method aligns them."""
+    model_a, model_b, seed, recipe = result.model_a, result.model_b, result.seed, pair.recipe
+    params_a, params_b = model_a.state_dict(), model_b.state_dict()
+    spec = architectures.known(model_a)
+    spec.verify(model_a, pair.a.test[0][:8])
+
+    def aligned(matching: Matching) -> Mapping[str, Tensor]:
+        return apply_permutation(spec, matching.permutation, params_b)
+
+    yield "naive average", params_b
+    with _timed(result.seconds, "weight matching"):
+        matching = weight_matching(spec, params_a, params_b, seed=seed)
+    yield "weight matching", aligned(matching)
+    name = "straight-through, all data"
+    with _timed(result.seconds, name):
+        matching = straight_through_matching(
+            spec, model_a, model_b, (pair.a.train, pair.b.train),
+            epochs=recipe.full_epochs, lr=recipe.full_lr, seed=seed, progress=progress,
+        )  # fmt: skip
+    yield name, aligned(matching)
+    name = f"straight-through, {recipe.per_class} per class"
+    with _timed(result.seconds, name):
+        small = (_coreset(pair.a, recipe.per_class, 2 * seed),
+                 _coreset(pair.b, recipe.per_class, 2 * seed + 1))  # fmt: skip
+        matching = straight_through_matching(
+            spec, model_a, model_b, small, schedule="multistep",
+            epochs=recipe.coreset_epochs, lr=recipe.coreset_lr, seed=seed, progress=progress,
+        )  # fmt: skip
+    yield name, aligned(matching)
+
+
+def _end_model(pair: Pair, data: DataSet, seed: int, label: str, progress: bool) -> nn.Module:
+    recipe = pair.recipe
+    return train(
+        recipe.factory, data.train, epochs=recipe.train_epochs, lr=recipe.train_lr,
+        batch_size=recipe.train_batch, seed=seed, label=label, progress=progress,
+    )  # fmt: skip
+
+
+def _coreset(data: DataSet, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
+    images, labels = data.train
+    indices = random_coreset(labels, per_class, seed=seed)
+    return images[indices], labels[indices]
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], label: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[label] = time.perf_counter() - start

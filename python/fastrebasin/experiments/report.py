@@ -1,0 +1,132 @@
+"""Comparisons as files: numbers as JSON, interpolation curves as PNG."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fastrebasin
+from fastrebasin.checkpoints import atomic_output
+from fastrebasin.evaluation import Evaluation, Score
+from fastrebasin.experiments.comparison import CURVE_POINTS, Comparison
+from fastrebasin.experiments.pairs import Pair
+
+__all__ = ["accuracy_table", "require_matplotlib", "write_curves", "write_report"]
+
+
+def accuracy_table(runs: Sequence[Comparison]) -> list[tuple[str, str, str, str]]:
+    """Return rows (method, on A's test set, on B's, on the mixture): percent, over all runs."""
+    rows = []
+    for method in runs[0].scores:
+        scores = [run.scores[method] for run in runs]
+        columns = (
+            [score.sets[0].accuracy for score in scores],
+            [score.sets[1].accuracy for score in scores],
+            [score.mixture.accuracy for score in scores],
+        )
+        on_a, on_b, on_mixture = (_percent(column) for column in columns)
+        rows.append((method, on_a, on_b, on_mixture))
+    return rows
+
+
+def write_report(path: Path, pair: Pair, runs: Sequence[Comparison]) -> None:
+    """Write every number, seed, time and version as JSON."""
+    recipe = {
+        field.name: getattr(pair.recipe, field.name)
+        for field in dataclasses.fields(pair.recipe)
+        if field.name != "factory"
+    }
+    content = {
+        "fastrebasin": fastrebasin.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "pair": {"name": pair.name, "a": pair.a.name, "b": pair.b.name},
+        "model": pair.recipe.factory.__name__,
+        "recipe": recipe,
+        "runs": [_run(run) for run in runs],
+    }
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def require_matplotlib() -> None:
+    """Raise ImportError, saying what to install, unless the curves can be drawn."""
+    try:
+        import matplotlib as _  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise ImportError(
+            "the curves need matplotlib: pip install 'fastrebasin[plots]'"
+        ) from error
+
+
+def write_curves(path: Path, pair: Pair, runs: Sequence[Comparison]) -> None:
+    """Draw accuracy along the way from A to B: on A's test set, on B's and on the mixture."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - optional
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    weights = [k / (CURVE_POINTS - 1) for k in range(CURVE_POINTS)]
+    titles = (f"{pair.a.name} (A's test set)", f"{pair.b.name} (B's test set)", "mixture")
+    for panel, (axis, title) in enumerate(zip(axes, titles, strict=True)):
+        for method in runs[0].curves:
+            axis.plot(weights, _mean_curve(runs, method, panel), label=method)
+        ensemble = statistics.mean(_score(r.scores["ensemble"], panel).accuracy for r in runs)
+        axis.axhline(100 * ensemble, color="gray", linestyle=":", label="ensemble at 1/2")
+        axis.set(title=title, xlabel="share of B", ylim=(0, 100), xlim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("test accuracy, %")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    with atomic_output(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _mean_curve(runs: Sequence[Comparison], method: str, panel: int) -> list[float]:
+    return [
+        100 * statistics.mean(_score(run.curves[method][k], panel).accuracy for run in runs)
+        for k in range(CURVE_POINTS)
+    ]
+
+
+def _score(evaluation: Evaluation, panel: int) -> Score:
+    return (*evaluation.sets, evaluation.mixture)[panel]
+
+
+def _percent(fractions: Sequence[float]) -> str:
+    mean = f"{100 * statistics.mean(fractions):.2f}"
+    if len(fractions) == 1:
+        return mean
+    return f"{mean} ± {100 * statistics.stdev(fractions):.2f}"
+
+
+def _run(run: Comparison) -> dict[str, Any]:
+    return {
+        "seed": run.seed,
+        "seconds": {label: round(seconds, 3) for label, seconds in run.seconds.items()},
+        "scores": {method: _numbers(score) for method, score in run.scores.items()},
+        "curves": {
+            method: [
+                {"share_of_b": k / (CURVE_POINTS - 1), **_numbers(score)}
+                for k, score in enumerate(curve)
+            ]
+            for method, curve in run.curves.items()
+        },
+    }
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    names = ("a", "b", "mixture")
+    return {name: dataclasses.asdict(_score(evaluation, k)) for k, name in enumerate(names)}

@@ -23,8 +23,8 @@ __version__ = _version("fastrebasin")
 __all__ = [
     "Ensemble",
     "Evaluation",
-    "MergeResult",
     "Matching",
+    "MergeResult",
     "Permutation",
     "PermutationSpec",
     "Score",

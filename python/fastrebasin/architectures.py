@@ -104,7 +104,9 @@ def chain(model: nn.Module) -> PermutationSpec:
         if name in weighted and not getattr(module, "transposed", False):
             weight = module.get_parameter("weight")
             if group is not None and weight.shape[1] != width:
-                problems.append(f"{name} reads {weight.shape[1]} units, the layer before has {width}")
+                problems.append(
+                    f"{name} reads {weight.shape[1]} units, the layer before has {width}"
+                )
             before, group = group, f"P{weighted.index(name)}" if name != weighted[-1] else None
             width = weight.shape[0]
             fixed = (None,) * (weight.ndim - 2)
@@ -163,4 +165,6 @@ def _convolution(
 
 
 def _batch_norm(name: str, group: str | None) -> _AxisTable:
-    return {f"{name}.{part}": (group,) for part in ("weight", "bias", "running_mean", "running_var")}
+    return {
+        f"{name}.{part}": (group,) for part in ("weight", "bias", "running_mean", "running_var")
+    }

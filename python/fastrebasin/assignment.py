@@ -12,7 +12,14 @@ from fastrebasin import _native
 
 __all__ = ["linear_sum_assignment"]
 
-_EXACT_IN_FLOAT32 = {torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8, torch.int16}
+_EXACT_IN_FLOAT32 = {
+    torch.float16,
+    torch.bfloat16,
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+}
 
 
 @overload
@@ -25,9 +32,7 @@ def linear_sum_assignment(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
 def linear_sum_assignment(
     cost_matrix: npt.ArrayLike | torch.Tensor, maximize: bool = False
-) -> (
-    tuple[torch.Tensor, torch.Tensor] | tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-):
+) -> tuple[torch.Tensor, torch.Tensor] | tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Solve the linear sum assignment problem exactly, with the signature of SciPy's function.
 
     Args:

@@ -91,7 +91,9 @@ def check_fit(params: Mapping[str, torch.Tensor], model: nn.Module, source: str)
         ValueError: every missing, unexpected and misshapen tensor, in one message.
     """
     expected = model.state_dict()
-    problems = [f"missing: {name} {_shape(t)}" for name, t in expected.items() if name not in params]
+    problems = [
+        f"missing: {name} {_shape(t)}" for name, t in expected.items() if name not in params
+    ]
     problems += [f"unexpected: {n} {_shape(t)}" for n, t in params.items() if n not in expected]
     problems += [
         f"misshapen: {name} is {_shape(params[name])}, the model has {_shape(tensor)}"

@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import torch
 import typer
@@ -50,13 +50,13 @@ def demo(
     ),
     pair: Annotated[str, typer.Option(help=f"One of {', '.join(pair_names())}.")] = "rotated",
     data_dir: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(help="Folder with MNIST/raw, as torchvision keeps it; digits without it."),
     ] = None,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds, from --seed up.", min=1)] = 1,
     epochs: Annotated[
-        Optional[int], typer.Option(help="Epochs of the end models' training.", min=1)
+        int | None, typer.Option(help="Epochs of the end models' training.", min=1)
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -94,14 +94,14 @@ def merge_command(
     align: Annotated[str, typer.Option(help="weights, straight-through or none.")] = "weights",
     normalize: Annotated[str, typer.Option(help="auto, reset or none.")] = "auto",
     data_a: Annotated[
-        Optional[Path], typer.Option(help="A's examples: .safetensors or .npz, images and labels.")
+        Path | None, typer.Option(help="A's examples: .safetensors or .npz, images and labels.")
     ] = None,
-    data_b: Annotated[Optional[Path], typer.Option(help="B's examples.")] = None,
+    data_b: Annotated[Path | None, typer.Option(help="B's examples.")] = None,
     input_shape: Annotated[
-        Optional[str], typer.Option("--input", help="Shape of an input, as 1,3,32,32.")
+        str | None, typer.Option("--input", help="Shape of an input, as 1,3,32,32.")
     ] = None,
     spec: Annotated[
-        Optional[Path], typer.Option(help="Permutation spec in JSON; known ones need none.")
+        Path | None, typer.Option(help="Permutation spec in JSON; known ones need none.")
     ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,

@@ -19,11 +19,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-__all__ = ["Batch", "Data", "Examples", "batches", "load_examples", "mixture", "mixture_length", "sources"]
+__all__ = [
+    "Batch",
+    "Data",
+    "Examples",
+    "batches",
+    "load_examples",
+    "mixture",
+    "mixture_length",
+    "sources",
+]
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = object
-"""Tensors `(x, y)`, a data set of such pairs, a loader of such batches, or a pair of any of them."""
+"""Tensors `(x, y)`, a data set of such pairs, a loader of such batches, or two of these."""
 
 
 class Examples(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -126,7 +126,7 @@ def merge(
     if align != "none":
         spec = architectures.known(model_a) if spec is None else spec.bind(params_a)
         report["spec_deviation"] = spec.verify(model_a, _example(example_inputs, data), seed=seed)
-        matching = _ALIGN[align](spec, model_a, model_b, data, seed, progress)
+        matching = _match(align, spec, model_a, model_b, data, seed=seed, progress=progress)
         permutation = matching.permutation
         params_b = apply_permutation(spec, permutation, params_b)
         report |= {"objective": matching.objective, "sweeps": matching.sweeps}
@@ -142,22 +142,19 @@ def merge(
     return MergeResult(merged, params, permutation, report)
 
 
-_Align = Callable[[PermutationSpec, nn.Module, nn.Module, Data, int, bool], Matching]
-
-
-def _by_weights(
-    spec: PermutationSpec, a: nn.Module, b: nn.Module, _data: Data, seed: int, _progress: bool
+def _match(
+    align: str,
+    spec: PermutationSpec,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    data: Data,
+    *,
+    seed: int,
+    progress: bool,
 ) -> Matching:
-    return weight_matching(spec, a.state_dict(), b.state_dict(), seed=seed)
-
-
-def _by_straight_through(
-    spec: PermutationSpec, a: nn.Module, b: nn.Module, data: Data, seed: int, progress: bool
-) -> Matching:
-    return straight_through_matching(spec, a, b, data, seed=seed, progress=progress)
-
-
-_ALIGN: dict[str, _Align] = {"weights": _by_weights, "straight-through": _by_straight_through}
+    if align == "weights":
+        return weight_matching(spec, model_a.state_dict(), model_b.state_dict(), seed=seed)
+    return straight_through_matching(spec, model_a, model_b, data, seed=seed, progress=progress)
 
 
 def _check_options(
@@ -165,7 +162,7 @@ def _check_options(
 ) -> None:
     problems = []
     choices = {
-        "align": (align, ("none", *_ALIGN)),
+        "align": (align, ("none", "weights", "straight-through")),
         "combine": (combine, ("mean",)),
         "normalize": (normalize, ("none", "reset", "auto")),
     }

@@ -112,7 +112,9 @@ class PermutationSpec:
             ValueError: the spec isn't bound, so that sizes are unknown.
         """
         if not self.sizes and self.groups:
-            raise ValueError("sizes are unknown: bind the spec to parameters first, spec.bind(params)")
+            raise ValueError(
+                "sizes are unknown: bind the spec to parameters first, spec.bind(params)"
+            )
         return random_permutation(self.sizes, seed)
 
     def verify(

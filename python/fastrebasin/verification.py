@@ -125,5 +125,3 @@ def _deviation(expected: list[torch.Tensor], found: list[torch.Tensor]) -> float
             scale = max(before.abs().max().item(), 1e-300)
             worst = max(worst, (before - after).abs().max().item() / scale)
     return worst
-
-

@@ -20,7 +20,7 @@ _IDX_UINT8 = 0x08
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images (n, 1, h, w) float32 in [0, 1] with int64 labels (n,), for training and for testing."""
+    """Images (n, 1, h, w), float32 in [0, 1], and int64 labels (n,), to train on and to test on."""
 
     name: str
     train: tuple[Tensor, Tensor]
@@ -37,7 +37,9 @@ def digits(seed: int = 0, test_share: float = 0.2) -> DataSet:
         from sklearn.datasets import load_digits  # noqa: PLC0415 - optional
         from sklearn.model_selection import train_test_split  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise ImportError("the digits need scikit-learn: pip install 'fastrebasin[demo]'") from error
+        raise ImportError(
+            "the digits need scikit-learn: pip install 'fastrebasin[demo]'"
+        ) from error
     bundle = load_digits()
     images = torch.from_numpy(bundle.images).float().div(16).unsqueeze(1)
     labels = torch.from_numpy(bundle.target).long()
@@ -106,5 +108,7 @@ def _read_idx(path: Path, axes: int) -> Tensor:
         raise ValueError(f"{path} is not an idx file of {axes} axes of unsigned bytes")
     shape = struct.unpack(f">{axes}I", content[4:header])
     if len(content) - header != math.prod(shape):
-        raise ValueError(f"{path} should hold {math.prod(shape)} bytes, got {len(content) - header}")
+        raise ValueError(
+            f"{path} should hold {math.prod(shape)} bytes, got {len(content) - header}"
+        )
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)

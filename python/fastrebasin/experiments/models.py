@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +17,7 @@ class MLP(nn.Module):
     """Fully connected network with ReLU and log-softmax: (batch, ...) to (batch, classes).
 
     Example:
+        >>> import torch
         >>> MLP(64, hidden=(512, 512, 512), classes=10)(torch.zeros(2, 8, 8)).shape
         torch.Size([2, 10])
     """

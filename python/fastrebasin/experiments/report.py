@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.util
 import json
 import platform
 import statistics
@@ -65,12 +66,8 @@ def write_report(path: Path, pair: Pair, runs: Sequence[Comparison]) -> None:
 
 def require_matplotlib() -> None:
     """Raise ImportError, saying what to install, unless the curves can be drawn."""
-    try:
-        import matplotlib as _  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise ImportError(
-            "the curves need matplotlib: pip install 'fastrebasin[plots]'"
-        ) from error
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("the curves need matplotlib: pip install 'fastrebasin[plots]'")
 
 
 def write_curves(path: Path, pair: Pair, runs: Sequence[Comparison]) -> None:

@@ -98,13 +98,17 @@ def straight_through_matching(
         search.project()
         loss = search.loss_and_gradient(x, y)
         if not math.isfinite(loss):
-            raise ValueError(f"the loss is {loss} at step {len(losses)}: try a smaller lr than {lr}")
+            raise ValueError(
+                f"the loss is {loss} at step {len(losses)}: try a smaller lr than {lr}"
+            )
         if loss < best:
             best, best_permutation = loss, dict(search.permutation)
         optimizer.step()
         scheduler.step()
         losses.append(loss)
-    return Matching(best_permutation, search.objective(best_permutation), search.sweeps, tuple(losses))
+    return Matching(
+        best_permutation, search.objective(best_permutation), search.sweeps, tuple(losses)
+    )
 
 
 class _Search:
@@ -179,9 +183,7 @@ def _scheduler(
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def _check_options(
-    epochs: int, lr: float, batch_size: int, max_sweeps: int, schedule: str
-) -> None:
+def _check_options(epochs: int, lr: float, batch_size: int, max_sweeps: int, schedule: str) -> None:
     positive = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "max_sweeps": max_sweeps}
     problems = [f"{name} must be positive, got {v}" for name, v in positive.items() if not v > 0]
     if schedule not in ("constant", "multistep", "cosine"):

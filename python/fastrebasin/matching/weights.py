@@ -97,7 +97,9 @@ class WeightMatcher:
             for name, tensor in params_a.items()
             if tensor.is_floating_point() and not is_running_statistic(name)
         ]
-        self._axes = {name: spec.axes.get(name, (None,) * params_a[name].ndim) for name in self._names}
+        self._axes = {
+            name: spec.axes.get(name, (None,) * params_a[name].ndim) for name in self._names
+        }
         self._terms = {group: self._terms_of(group, axes) for group, axes in spec.groups.items()}
         self._neighbours = {
             group: {other for term in terms for _, other in term.others}

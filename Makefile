@@ -1,0 +1,63 @@
+# Everything runs in .venv, made on first use. `make demo` and `make test` are all a newcomer needs.
+
+PYTHON ?= python3
+OUTPUT ?= demo-output
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+LINTERS := $(VENV)/.linters
+SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md \
+           $(shell find csrc python -name '*.cpp' -o -name '*.hpp' -o -name '*.py' -o -name '*.pyi')
+
+.PHONY: demo test slow lint format clean check-tools
+
+demo: $(INSTALLED)
+	$(BIN)/fastrebasin demo --output $(OUTPUT)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(INSTALLED) $(LINTERS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(shell find csrc -name '*.?pp')
+	$(BIN)/python .ci/budget.py
+
+format: $(LINTERS)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(shell find csrc -name '*.?pp')
+
+clean:
+	rm -rf $(VENV) build demo-output
+
+$(INSTALLED): $(SOURCES) | check-tools $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[demo,test]' \
+	  --config-settings cmake.define.FASTREBASIN_WERROR=ON
+	touch $@
+
+$(LINTERS): pyproject.toml | $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[lint]' \
+	  --config-settings cmake.define.FASTREBASIN_WERROR=ON
+	touch $@
+
+$(BIN)/python: | check-tools
+	$(PYTHON) -m venv $(VENV)
+
+# One message that names everything missing, before anything is downloaded.
+check-tools:
+	@missing=; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	  || missing="$$missing\n  Python 3.10 or newer as $(PYTHON) (or: make PYTHON=/path/to/python3)"; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || missing="$$missing\n  Python's venv and pip modules (Debian, Ubuntu: apt install python3-venv)"; \
+	command -v "$${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 \
+	  || command -v clang++ >/dev/null 2>&1 \
+	  || missing="$$missing\n  a C++17 compiler: c++, g++ or clang++ (Debian, Ubuntu: apt install g++)"; \
+	if [ -n "$$missing" ]; then printf "To build fastrebasin, this is missing:$$missing\n" >&2; exit 1; fi

@@ -1,0 +1,41 @@
+"""Fixtures: devices, real data, determinism."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device found"),
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """Run the test on the CPU and, where there is one, on a CUDA device."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder with real data that FASTREBASIN_DATA names, or skip."""
+    folder = os.environ.get("FASTREBASIN_DATA")
+    if not folder:
+        pytest.skip("FASTREBASIN_DATA does not name a folder with MNIST/raw")
+    path = Path(folder)
+    if not (path / "MNIST" / "raw").is_dir():
+        pytest.skip(f"FASTREBASIN_DATA: {path} has no MNIST/raw")
+    return path

@@ -60,7 +60,7 @@ def test_known_architectures_get_their_table(case: Case) -> None:
     model = factory()
     found = architectures.known(model)
     assert set(found.axes) == set(table.axes)
-    renamed = {group: {axis for axis in axes} for group, axes in found.groups.items()}
+    renamed = {group: set(axes) for group, axes in found.groups.items()}
     assert sorted(map(sorted, renamed.values())) == sorted(map(sorted, table.groups.values()))
 
 
@@ -68,8 +68,9 @@ BREAKS = {
     "a forgotten bias": lambda axes: axes | {"layer1.bias": (None,)},
     "a forgotten input": lambda axes: axes | {"layer2.weight": ("P2", None)},
     "another group's axis": lambda axes: axes | {"layer2.weight": ("P2", "P0")},
-    "an output permuted": lambda axes: axes
-    | {"layer3.weight": ("OUT", "P2"), "layer3.bias": ("OUT",)},
+    "an output permuted": lambda axes: (
+        axes | {"layer3.weight": ("OUT", "P2"), "layer3.bias": ("OUT",)}
+    ),
 }
 
 
@@ -153,7 +154,14 @@ def test_json_round_trip(case: Case) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "{}", '{"axes": 1}', '{"axes": {"w": "P0"}}', '{"axes": {}, "sizes": {"P": "x"}}', "nope"],
+    [
+        "[]",
+        "{}",
+        '{"axes": 1}',
+        '{"axes": {"w": "P0"}}',
+        '{"axes": {}, "sizes": {"P": "x"}}',
+        "nope",
+    ],
 )
 def test_other_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"JSON|Expecting value"):
@@ -161,9 +169,7 @@ def test_other_json_is_refused(text: str) -> None:
 
 
 def test_bind_names_every_misfit() -> None:
-    spec = PermutationSpec.from_axes(
-        {"gone": ("P",), "flat": ("P", None), "w": ("P",)}
-    )
+    spec = PermutationSpec.from_axes({"gone": ("P",), "flat": ("P", None), "w": ("P",)})
     with pytest.raises(ValueError, match="gone is missing; flat has 2 axes in the spec"):
         spec.bind({"flat": torch.zeros(3), "w": torch.zeros(3)})
     with pytest.raises(ValueError, match="'Q' has several sizes"):

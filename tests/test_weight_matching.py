@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -61,7 +63,7 @@ def test_planted_permutation_of_a_network_with_batch_norm(
     model = factory()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     a = model.state_dict()
     answer = spec.bind(a).random_permutation(1)
     b = apply_permutation(spec, invert(answer), a)
@@ -122,7 +124,7 @@ def test_objective_never_falls_with_more_sweeps() -> None:
         weight_matching(spec, a, b, seed=2, max_sweeps=sweeps).objective for sweeps in range(1, 12)
     ]
     assert objectives[0] > inner_product(a, b)
-    assert all(later >= earlier - 1e-12 for earlier, later in zip(objectives, objectives[1:]))
+    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(objectives))
 
 
 def test_no_single_group_can_do_better() -> None:

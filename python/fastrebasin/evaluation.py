@@ -125,6 +125,13 @@ def interpolation_curve(
 
     Raises:
         ValueError: fewer than two points, or the state dicts don't fit.
+
+    Example:
+        >>> a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> data = (torch.eye(2), torch.tensor([0, 1]))
+        >>> curve = interpolation_curve(a, a.state_dict(), b.state_dict(), data, points=5)
+        >>> len(curve), curve[0] == evaluate(a, data)
+        (5, True)
     """
     if points < 2:
         raise ValueError(f"points must be at least 2, got {points}")

@@ -32,7 +32,10 @@ def verify(spec: PermutationSpec, model: nn.Module, example_inputs: object, *, s
     sizes = spec.bind(params).sizes
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     inputs = tuple(_as_double(argument) for argument in arguments)
-    expected = _outputs(twin, params, inputs)
+    try:
+        expected = _outputs(twin, params, inputs)
+    except Exception as error:
+        raise ValueError(f"the model can't run on example_inputs: {error}") from error
     _check_informative(expected)
 
     cycles = {group: _cycle(size, generator) for group, size in sizes.items()}
@@ -91,8 +94,6 @@ def _outputs(
     model.load_state_dict(params)
     with torch.no_grad():
         tensors = [t.double() for t in _tensors(model(*inputs))]
-    if not tensors:
-        raise ValueError("verify: the model returns no tensor to compare")
     return tensors
 
 
@@ -109,6 +110,8 @@ def _tensors(value: object) -> Iterator[torch.Tensor]:
 
 
 def _check_informative(expected: list[torch.Tensor]) -> None:
+    if not expected:
+        raise ValueError("verify: the model returns no tensor to compare")
     if not all(torch.isfinite(t).all() for t in expected):
         raise ValueError("verify: the model's outputs on example_inputs are not finite")
     if all(t.numel() == 0 or t.min() == t.max() for t in expected):

@@ -1,0 +1,139 @@
+"""The command line: what it prints, what it writes, and how it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from typer.testing import CliRunner
+
+from fastrebasin import architectures
+from fastrebasin.checkpoints import load_checkpoint, save_checkpoint
+from fastrebasin.cli import app
+from fastrebasin.experiments.models import digits_mlp
+
+MODEL = "fastrebasin.experiments.models:digits_mlp"
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> tuple[Path, Path]:
+    paths = tmp_path / "a.safetensors", tmp_path / "b.pt"
+    for path in paths:
+        save_checkpoint(digits_mlp().state_dict(), path)
+    return paths
+
+
+def test_merge_by_weights(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "merged.safetensors"
+    code, text = invoke("merge", *checkpoints, "--model", MODEL, "--input", "2,64", "-o", out)
+    assert code == 0, text
+    assert "align: weights" in text
+    assert f"wrote {out}" in text.replace("\n", "")
+    merged = load_checkpoint(out)
+    assert merged.keys() == digits_mlp().state_dict().keys()
+    # The last bias has no permuted axis: it is the plain mean.
+    a, b = (load_checkpoint(path) for path in checkpoints)
+    assert torch.allclose(merged["layer3.bias"], (a["layer3.bias"] + b["layer3.bias"]) / 2)
+
+
+def test_merge_with_data_and_a_spec(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("data_a", "data_b"):
+        tensors = {"images": torch.rand(30, 1, 8, 8), "labels": torch.arange(30) % 10}
+        safetensors.torch.save_file(tensors, tmp_path / f"{name}.safetensors")
+    (tmp_path / "spec.json").write_text(architectures.mlp(3).to_json())
+    code, text = invoke(
+        "merge", *checkpoints, "--model", MODEL, "--align", "straight-through",
+        "--data-a", tmp_path / "data_a.safetensors", "--data-b", tmp_path / "data_b.safetensors",
+        "--spec", tmp_path / "spec.json", "-o", tmp_path / "merged.pt", "--quiet",
+    )  # fmt: skip
+    assert code == 0, text
+    for row in ("A", "B", "naive average", "merged"):
+        assert f"\n  {row} " in text
+    assert load_checkpoint(tmp_path / "merged.pt").keys() == digits_mlp().state_dict().keys()
+
+
+def test_a_users_own_factory_is_found_in_the_current_folder(
+    checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from fastrebasin.experiments.models import MLP\ndef make():\n    return MLP(64)\n"
+    )
+    command = [sys.executable, "-m", "fastrebasin", "merge", *map(str, checkpoints)]
+    run = subprocess.run(
+        [*command, "--model", "mine:make", "--input", "2,64"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "merged.safetensors").is_file()
+    assert run.stderr == ""  # no progress bar in a pipe
+
+
+def test_a_checkpoint_that_does_not_fit_is_described_whole(
+    checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    params = dict(digits_mlp().state_dict())
+    del params["layer0.bias"]
+    params["layer1.bias"] = torch.zeros(5)
+    params["head.weight"] = torch.zeros(1)
+    save_checkpoint(params, checkpoints[1])
+    code, text = invoke("merge", *checkpoints, "--model", MODEL, "--input", "2,64")
+    assert code == 1
+    for part in ("missing: layer0.bias", "unexpected: head.weight", "misshapen: layer1.bias"):
+        assert part in text
+    assert not (tmp_path / "merged.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "nothing"), "must be package.module:factory"),
+        (("--model", "no.such.module:f"), "No module named 'no'"),
+        (("--model", "fastrebasin:nothing"), "has no callable 'nothing'"),
+        (("--model", "builtins:dict"), "must return a torch module, got dict"),
+        (("--model", MODEL), "give example_inputs or data"),
+        (("--model", MODEL, "--input", "2,x"), "must be a shape such as"),
+        (("--model", MODEL, "--input", "0,64"), "positive sizes"),
+        (("--model", MODEL, "--input", "2,63"), "mat1 and mat2 shapes cannot be multiplied"),
+        (("--model", MODEL, "--align", "luck", "--input", "2,64"), "align must be one of"),
+        (("--model", MODEL, "--data-a", "x.npz"), "go together"),
+        (("--model", MODEL, "--spec", "nowhere.json"), "nowhere.json"),
+    ],
+)
+def test_mistakes_get_one_message(
+    checkpoints: tuple[Path, Path], arguments: tuple[str, ...], message: str
+) -> None:
+    code, text = invoke("merge", *checkpoints, *arguments)
+    assert code == 1
+    assert message in text
+    assert text.startswith("fastrebasin: ")
+
+
+def test_a_missing_checkpoint_is_named() -> None:
+    code, text = invoke("merge", "a.pt", "b.pt", "--model", MODEL)
+    assert (code, text) == (1, "fastrebasin: no such checkpoint: a.pt\n")
+
+
+def test_demo_refuses_before_it_works(tmp_path: Path) -> None:
+    code, text = invoke("demo", "--pair", "cats", "-o", tmp_path / "out")
+    assert code == 1
+    assert "pair must be one of" in text
+    code, text = invoke("demo", "--data-dir", tmp_path / "nowhere", "-o", tmp_path / "out")
+    assert code == 1
+    assert "nowhere" in text
+
+
+def test_info_prints_versions() -> None:
+    code, text = invoke("info")
+    assert code == 0
+    assert f"torch {torch.__version__}" in text

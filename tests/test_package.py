@@ -1,0 +1,88 @@
+"""The package as a whole: examples run, layers point one way, it imports on its own."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastrebasin
+
+MODULES = [
+    info.name
+    for info in pkgutil.walk_packages(fastrebasin.__path__, "fastrebasin.")
+    if info.name not in ("fastrebasin._core", "fastrebasin.__main__")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name: str) -> None:
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.failed == 0
+
+
+def test_public_functions_have_examples() -> None:
+    lacking = [
+        name
+        for name in fastrebasin.__all__
+        if inspect.isfunction(getattr(fastrebasin, name))
+        and "Example:" not in (getattr(fastrebasin, name).__doc__ or "")
+    ]
+    assert lacking == []
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_one_module_imports_the_core() -> None:
+    root = Path(fastrebasin.__file__).parent
+    importers = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if "fastrebasin._core" in imports_of(path)
+    }
+    assert importers == {"_native.py"}
+
+
+def test_the_library_does_not_import_the_experiments() -> None:
+    root = Path(fastrebasin.__file__).parent
+    for path in root.rglob("*.py"):
+        name = str(path.relative_to(root))
+        if name.startswith("experiments") or name in ("cli.py", "__main__.py"):
+            continue
+        assert not any(i.startswith("fastrebasin.experiments") for i in imports_of(path)), name
+
+
+def test_importing_needs_no_optional_package() -> None:
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['matplotlib', 'sklearn', 'scipy']));"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", blocked + "import fastrebasin.cli"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_core_keeps_its_layers() -> None:
+    csrc = Path(__file__).parents[1] / "csrc"
+    for path in [*csrc.glob("c*/*.cpp"), *csrc.glob("c*/*.hpp")]:
+        assert not re.search(r"pybind11|torch|Python\.h|#ifdef", path.read_text()), path.name
+
+
+def test_seeds_are_the_tests_own() -> None:
+    assert torch.initial_seed() == 0

@@ -93,8 +93,7 @@ def _outputs(
 ) -> list[torch.Tensor]:
     model.load_state_dict(params)
     with torch.no_grad():
-        tensors = [t.double() for t in _tensors(model(*inputs))]
-    return tensors
+        return [tensor.double() for tensor in _tensors(model(*inputs))]
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:

@@ -18,9 +18,10 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <utility>
 #include <vector>
+
+#include "cpu/kernels/row_kernels.hpp"
 
 namespace fastrebasin::cpu {
 namespace {
@@ -31,12 +32,6 @@ constexpr std::int64_t none = -1;
 // Entries read between two polls for an interrupt: about ten milliseconds of scanning.
 constexpr std::int64_t entries_per_poll = std::int64_t{1} << 24;
 
-// The cheapest and second cheapest columns of one row, by reduced cost.
-struct BestTwo {
-  double best = infinity, second = infinity;
-  std::int64_t best_col = none, second_col = none;
-};
-
 template <typename T>
 class Solver {
  public:
@@ -44,6 +39,7 @@ class Solver {
   Solver(MatrixView<T> cost, bool maximize, const std::function<bool()>& interrupted)
       : cost_(cost),
         sign_(maximize ? T(-1) : T(1)),
+        kernels_(row_kernels<T>()),
         interrupted_(interrupted),
         price_(cost.cols, 0.0),
         col4row_(cost.rows, none),
@@ -59,7 +55,7 @@ class Solver {
       reduce_augmenting_rows();
       if (stopped_) return AssignmentStatus::interrupted;
     }
-    Search search(cost_.cols);
+    Search search(price_);
     for (const std::int64_t row : unassigned_) {
       const std::int64_t sink = find_shortest_path(row, search);
       if (stopped_) return AssignmentStatus::interrupted;
@@ -84,10 +80,12 @@ class Solver {
  private:
   // The state of one shortest-path search over columns; allocated once per solve.
   struct Search {
-    explicit Search(std::int64_t cols) : distance(cols), predecessor(cols) {}
-    std::vector<std::int64_t> open, closed;  // columns whose distance is tentative / final
-    std::vector<double> distance;
-    std::vector<std::int64_t> predecessor;  // row from which the column was reached
+    explicit Search(const std::vector<double>& price)
+        : distance(price.size()), open_price(price), predecessor(price.size()) {}
+    std::vector<double> distance;                         // tentative; +inf for a closed column
+    std::vector<double> open_price;                       // price; -inf for a closed column
+    std::vector<std::int64_t> predecessor;                // row that a column was reached from
+    std::vector<std::pair<std::int64_t, double>> closed;  // columns and their final distances
   };
 
   const T* row(std::int64_t i) const { return cost_.data + i * cost_.row_stride; }
@@ -112,49 +110,27 @@ class Solver {
   // Checks every entry and gives each row its cheapest column if that is still free. The first
   // free one of several equal columns is taken, so that constant costs give the identity.
   AssignmentStatus assign_row_minima() {
+    bool feasible = true;
     for (std::int64_t i = 0; i < cost_.rows; ++i) {
-      const T* c = row(i);
-      double minimum = infinity;
-      bool valid = true;
-      for (std::int64_t j = 0; j < cost_.cols; ++j) {
-        const double x = signed_cost(c, j);
-        valid &= x > -infinity;  // false for NaN too
-        minimum = x < minimum ? x : minimum;
-      }
-      if (!valid) return AssignmentStatus::invalid_entry;
-      if (minimum == infinity) feasible_ = false;  // reported once all entries are checked
+      const RowRange range = kernels_.range(row(i), sign_, cost_.cols);
+      if (!range.valid) return AssignmentStatus::invalid_entry;
+      feasible &= range.lowest < infinity;  // reported once all entries are checked
       count_row_scan();
       if (stopped_) return AssignmentStatus::interrupted;
       std::int64_t j = 0;
-      while (j < cost_.cols && !(signed_cost(c, j) == minimum && row4col_[j] == none)) ++j;
-      if (j < cost_.cols && minimum < infinity) {
+      while (j < cost_.cols && !(signed_cost(row(i), j) == range.lowest && row4col_[j] == none))
+        ++j;
+      if (j < cost_.cols) {
         assign(i, j);
       } else {
         unassigned_.push_back(i);
       }
     }
-    return feasible_ ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
+    return feasible ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
   }
 
   double reduced_cost(const T* row, std::int64_t j) const {
     return double(signed_cost(row, j)) - price_[j];
-  }
-
-  BestTwo best_two(std::int64_t i) {
-    const T* c = row(i);
-    BestTwo two;
-    for (std::int64_t j = 0; j < cost_.cols; ++j) {
-      const double reduced = reduced_cost(c, j);
-      if (!(reduced < two.second)) continue;
-      two.second = reduced;
-      two.second_col = j;
-      if (two.second < two.best) {
-        std::swap(two.best, two.second);
-        std::swap(two.best_col, two.second_col);
-      }
-    }
-    count_row_scan();
-    return two;
   }
 
   // Jonker and Volgenant's augmenting row reduction: each unassigned row takes its cheapest
@@ -172,14 +148,15 @@ class Solver {
         unassigned_.push_back(i);
         continue;
       }
-      const BestTwo two = best_two(i);
+      const BestTwo two = kernels_.best_two(row(i), sign_, price_.data(), cost_.cols);
+      count_row_scan();
       std::int64_t j = two.best_col;
       // A row with a single allowed edge would send the price to minus infinity.
       const bool bids = two.best < two.second && two.second < infinity;
       if (bids) {
         price_[j] -= two.second - two.best;
       } else if (row4col_[j] != none && two.second < infinity) {
-        j = two.second_col;  // a tie: the other column may be free
+        j = find_free_tie(i, two.best, j);
       }
       const std::int64_t displaced = row4col_[j];
       if (displaced != none && !bids) {
@@ -193,59 +170,54 @@ class Solver {
     }
   }
 
-  // Relaxes every open column through row `i`, reached at distance `offset`. Returns the position
-  // in `open` of the closest column, a free one if there is one; -1 when none can be reached.
-  std::int64_t relax(std::int64_t i, double offset, Search& search) {
-    const T* c = row(i);
-    double lowest = infinity;
-    std::int64_t closest = none;
-    for (std::size_t k = 0; k < search.open.size(); ++k) {
-      const std::int64_t j = search.open[k];
-      const double through = offset + reduced_cost(c, j);
-      if (through < search.distance[j]) {
-        search.distance[j] = through;
-        search.predecessor[j] = i;
-      }
-      const double distance = search.distance[j];
-      if (distance < lowest || (distance == lowest && row4col_[j] == none && distance < infinity)) {
-        lowest = distance;
-        closest = static_cast<std::int64_t>(k);
-      }
-    }
-    count_row_scan();
-    return closest;
+  // The first free column at least as cheap for row `i` as its best, or `held`.
+  std::int64_t find_free_tie(std::int64_t i, double best, std::int64_t held) const {
+    for (std::int64_t j = held + 1; j < cost_.cols; ++j)
+      if (row4col_[j] == none && reduced_cost(row(i), j) == best) return j;
+    return held;
+  }
+
+  // The open column at distance `lowest`, a free one if there is one.
+  std::int64_t closest_column(double lowest, const Search& search) const {
+    const double* distance = search.distance.data();
+    const std::int64_t first = kernels_.find(distance, cost_.cols, lowest, 0);
+    std::int64_t j = first;
+    while (j < cost_.cols && row4col_[j] != none)
+      j = kernels_.find(distance, cost_.cols, lowest, j + 1);
+    return j < cost_.cols ? j : first;
   }
 
   // Dijkstra's algorithm over columns, with reduced costs as lengths (less the row's minimum, so
   // never negative), from an unassigned row to the closest free column. Then lowers the prices of
   // the closed columns so that the path has length zero. Returns the free column, or `none`.
   //
-  // A closed column leaves `open` and is never relaxed again: rounding could otherwise find it
-  // "closer" by an ulp and bend the predecessors into a loop.
+  // A closed column has an open price of -inf and is never relaxed again: rounding could otherwise
+  // find it "closer" by an ulp and bend the predecessors into a loop.
   std::int64_t find_shortest_path(std::int64_t start, Search& search) {
-    search.open.resize(cost_.cols);
-    std::iota(search.open.begin(), search.open.end(), 0);
     std::fill(search.distance.begin(), search.distance.end(), infinity);
     search.closed.clear();
     std::int64_t i = start, sink = none;
-    double offset = 0.0;
-    while (sink == none && !stopped_) {
-      const std::int64_t position = relax(i, offset, search);
-      if (position == none) return none;
-      const std::int64_t j = search.open[position];
-      search.open[position] = search.open.back();
-      search.open.pop_back();
-      search.closed.push_back(j);
+    double offset = 0.0, lowest = infinity;
+    while (!stopped_) {
+      lowest = kernels_.relax(row(i), sign_, search.open_price.data(), cost_.cols, offset, i,
+                              search.distance.data(), search.predecessor.data());
+      count_row_scan();
+      if (lowest == infinity) break;
+      const std::int64_t j = closest_column(lowest, search);
       i = row4col_[j];
       if (i == none) {
         sink = j;
-      } else {
-        offset = search.distance[j] - reduced_cost(row(i), j);
+        break;
       }
+      offset = lowest - reduced_cost(row(i), j);
+      search.closed.emplace_back(j, lowest);
+      search.open_price[j] = -infinity;
+      search.distance[j] = infinity;
     }
-    if (sink == none) return none;
-    for (const std::int64_t j : search.closed)
-      price_[j] += search.distance[j] - search.distance[sink];
+    for (const auto& [j, distance] : search.closed) {
+      if (sink != none) price_[j] += distance - lowest;
+      search.open_price[j] = price_[j];
+    }
     return sink;
   }
 
@@ -268,13 +240,13 @@ class Solver {
   MatrixView<T> cost_;
   std::vector<T> packed_;
   const T sign_;
+  const RowKernels<T>& kernels_;
   const std::function<bool()>& interrupted_;
   std::vector<double> price_;
   std::vector<std::int64_t> col4row_, row4col_;
   std::vector<std::int64_t> unassigned_;
   std::int64_t entries_read_ = 0;
   bool stopped_ = false;
-  bool feasible_ = true;
 };
 
 }  // namespace

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Passes along one contiguous row of a cost matrix: the inner loops of the assignment solvers.
+// One source is compiled for each instruction set, and the best is picked when the program runs.
+//
+// `sign` is +1 to minimise and -1 to maximise; "cost" below means sign * row[j]. Sizes are meant
+// to be 8 and up; shorter rows work, at scalar speed. No kernel writes to `row`.
+
+namespace fastrebasin::cpu {
+
+struct RowRange {
+  double lowest, highest;  // of the row's costs
+  bool valid;              // false when a cost is NaN or minus infinity
+};
+
+// The cheapest and second cheapest columns of a row, by reduced cost (cost less price).
+struct BestTwo {
+  double best, second;  // +inf where there is no such column
+  std::int64_t best_col;
+};
+
+template <typename T>
+struct RowKernels {
+  const char* name;
+
+  // The range of the row's costs. Shape (cols); a single pass.
+  RowRange (*range)(const T* row, T sign, std::int64_t cols);
+
+  // The best two reduced costs; the first of equal columns wins.
+  BestTwo (*best_two)(const T* row, T sign, const double* price, std::int64_t cols);
+
+  // distance[j] = min(distance[j], cost - price[j] + offset), with predecessor[j] = source where
+  // the row is closer. Returns the smallest distance. A price of -inf keeps a column as it is.
+  double (*relax)(const T* row, T sign, const double* price, std::int64_t cols, double offset,
+                  std::int64_t source, double* distance, std::int64_t* predecessor);
+
+  // The first j >= from with values[j] == wanted, or cols.
+  std::int64_t (*find)(const double* values, std::int64_t cols, double wanted, std::int64_t from);
+};
+
+// The kernels for this processor.
+template <typename T>
+const RowKernels<T>& row_kernels();
+
+}  // namespace fastrebasin::cpu

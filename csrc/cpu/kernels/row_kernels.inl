@@ -1,0 +1,155 @@
+// The row kernels, written with the vector extensions of GCC and Clang. A file that includes this
+// defines FASTREBASIN_ISA (a namespace) and FASTREBASIN_VECTOR_BYTES, and is compiled for that
+// instruction set. No standard header may be used here: an inline function of one, compiled for a
+// newer processor, could be linked into the code for older ones.
+
+#include "cpu/kernels/row_kernels.hpp"
+
+namespace fastrebasin::cpu::FASTREBASIN_ISA {
+namespace {
+
+constexpr int lanes = FASTREBASIN_VECTOR_BYTES / 8;
+constexpr double infinity = __builtin_inf();
+
+using Doubles = double __attribute__((vector_size(FASTREBASIN_VECTOR_BYTES)));
+using Mask = std::int64_t __attribute__((vector_size(FASTREBASIN_VECTOR_BYTES)));
+using Floats = float __attribute__((vector_size(FASTREBASIN_VECTOR_BYTES / 2)));
+
+inline Doubles splat(double x) { return x - Doubles{}; }
+
+inline Doubles load(const double* p) {
+  Doubles v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline Doubles load(const float* p) {
+  Floats v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, Doubles);
+}
+
+inline void store(double* p, Doubles v) { __builtin_memcpy(p, &v, sizeof v); }
+
+inline Mask load_indices(const std::int64_t* p) {
+  Mask v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline void store(std::int64_t* p, Mask v) { __builtin_memcpy(p, &v, sizeof v); }
+
+inline Doubles minimum(Doubles a, Doubles b) { return a < b ? a : b; }
+inline Doubles maximum(Doubles a, Doubles b) { return a > b ? a : b; }
+
+inline bool any(Mask mask) {
+  std::int64_t bits = 0;
+  for (int lane = 0; lane < lanes; ++lane) bits |= mask[lane];
+  return bits != 0;
+}
+
+inline double lowest_lane(Doubles v) {
+  double lowest = v[0];
+  for (int lane = 1; lane < lanes; ++lane) lowest = v[lane] < lowest ? v[lane] : lowest;
+  return lowest;
+}
+
+template <typename T>
+RowRange range(const T* row, T sign, std::int64_t cols) {
+  Doubles low = splat(infinity), high = splat(-infinity);
+  Mask bad{};
+  const Doubles s = splat(sign);
+  std::int64_t j = 0;
+  for (; j + lanes <= cols; j += lanes) {
+    const Doubles cost = s * load(row + j);
+    bad |= ~(cost > splat(-infinity));  // NaN compares false too
+    low = minimum(cost, low);
+    high = maximum(cost, high);
+  }
+  RowRange found{lowest_lane(low), -lowest_lane(-high), !any(bad)};
+  for (; j < cols; ++j) {
+    const double cost = double(sign * row[j]);
+    found.valid &= cost > -infinity;
+    found.lowest = cost < found.lowest ? cost : found.lowest;
+    found.highest = cost > found.highest ? cost : found.highest;
+  }
+  return found;
+}
+
+inline void insert(BestTwo& two, double reduced, std::int64_t j) {
+  if (reduced < two.best || (reduced == two.best && j < two.best_col)) {
+    two = {reduced, two.best, j};
+  } else if (reduced < two.second) {
+    two.second = reduced;
+  }
+}
+
+template <typename T>
+BestTwo best_two(const T* row, T sign, const double* price, std::int64_t cols) {
+  Doubles best = splat(infinity), second = splat(infinity);
+  Mask col{}, here{};
+  for (int lane = 0; lane < lanes; ++lane) here[lane] = lane;
+  const Doubles s = splat(sign);
+  std::int64_t j = 0;
+  for (; j + lanes <= cols; j += lanes) {
+    const Doubles reduced = s * load(row + j) - load(price + j);
+    const Mask better = reduced < best;
+    second = minimum(better ? best : reduced, second);
+    best = better ? reduced : best;
+    col = better ? here : col;
+    here += lanes;
+  }
+  BestTwo two{infinity, infinity, cols};
+  for (int lane = 0; lane < lanes; ++lane) {
+    insert(two, best[lane], col[lane]);
+    two.second = second[lane] < two.second ? second[lane] : two.second;
+  }
+  for (; j < cols; ++j) insert(two, double(sign * row[j]) - price[j], j);
+  return two;
+}
+
+template <typename T>
+double relax(const T* row, T sign, const double* price, std::int64_t cols, double offset,
+             std::int64_t source, double* distance, std::int64_t* predecessor) {
+  Doubles low = splat(infinity);
+  const Doubles s = splat(sign);
+  const Mask from = source - Mask{};
+  std::int64_t j = 0;
+  for (; j + lanes <= cols; j += lanes) {
+    const Doubles through = (s * load(row + j) - load(price + j)) + splat(offset);
+    const Doubles before = load(distance + j);
+    const Mask closer = through < before;
+    const Doubles after = closer ? through : before;
+    store(distance + j, after);
+    store(predecessor + j, closer ? from : load_indices(predecessor + j));
+    low = minimum(after, low);
+  }
+  double lowest = lowest_lane(low);
+  for (; j < cols; ++j) {
+    const double through = (double(sign * row[j]) - price[j]) + offset;
+    if (through < distance[j]) {
+      distance[j] = through;
+      predecessor[j] = source;
+    }
+    lowest = distance[j] < lowest ? distance[j] : lowest;
+  }
+  return lowest;
+}
+
+std::int64_t find(const double* values, std::int64_t cols, double wanted, std::int64_t from) {
+  std::int64_t j = from;
+  const Doubles w = splat(wanted);
+  for (; j + lanes <= cols; j += lanes)
+    if (any(load(values + j) == w)) break;
+  while (j < cols && values[j] != wanted) ++j;
+  return j;
+}
+
+}  // namespace
+
+extern const RowKernels<float> kernels_float;
+extern const RowKernels<double> kernels_double;
+const RowKernels<float> kernels_float{FASTREBASIN_ISA_NAME, range, best_two, relax, find};
+const RowKernels<double> kernels_double{FASTREBASIN_ISA_NAME, range, best_two, relax, find};
+
+}  // namespace fastrebasin::cpu::FASTREBASIN_ISA

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,16 @@ def test_the_core_keeps_its_layers() -> None:
 
 def test_seeds_are_the_tests_own() -> None:
     assert torch.initial_seed() == 0
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_says_that_a_compiler_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    run = subprocess.run(
+        [str(shutil.which("make")), "check-tools", f"PYTHON={sys.executable}", "SHELL=/bin/sh"],
+        cwd=Path(__file__).parents[1], env={"PATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert run.returncode != 0
+    assert "this is missing:\n  a C++17 compiler: c++, g++ or clang++" in run.stderr
+    assert "Python" not in run.stderr

@@ -60,7 +60,7 @@ def demo(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train two networks on different data, merge them, and show that it worked."""
+    """Train two networks, merge them, and show that it worked."""
     with _errors():
         loaded, runs = run_demo(
             output,

@@ -22,6 +22,15 @@ struct BestTwo {
   std::int64_t best_col;
 };
 
+// Columns at or below a threshold; see RowKernels::collect.
+struct Collected {
+  std::int64_t count;      // how many were written
+  double smallest_missed;  // smallest reduced cost at or below the threshold for which there was
+                           // no room; +inf when there was room for all
+};
+
+constexpr std::int64_t row_groups = 32;
+
 template <typename T>
 struct RowKernels {
   const char* name;
@@ -36,6 +45,17 @@ struct RowKernels {
   // the row is closer. Returns the smallest distance. A price of -inf keeps a column as it is.
   double (*relax)(const T* row, T sign, const double* price, std::int64_t cols, double offset,
                   std::int64_t source, double* distance, std::int64_t* predecessor);
+
+  // The smallest reduced cost of each of `row_groups` groups of columns, j modulo row_groups.
+  void (*group_minima)(const T* row, T sign, const double* price, std::int64_t cols,
+                       double* minima);
+
+  // Writes columns whose reduced cost is at most `threshold`, and finite, with their reduced
+  // costs: at most `capacity` of them, from column `start` (a multiple of row_groups) onwards and
+  // around the end.
+  Collected (*collect)(const T* row, T sign, const double* price, std::int64_t cols,
+                       double threshold, std::int64_t start, std::int64_t capacity,
+                       std::int32_t* columns, double* reduced);
 
   // The first j >= from with values[j] == wanted, or cols.
   std::int64_t (*find)(const double* values, std::int64_t cols, double wanted, std::int64_t from);

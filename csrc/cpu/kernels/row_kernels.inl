@@ -136,6 +136,58 @@ double relax(const T* row, T sign, const double* price, std::int64_t cols, doubl
   return lowest;
 }
 
+template <typename T>
+void group_minima(const T* row, T sign, const double* price, std::int64_t cols, double* minima) {
+  constexpr int vectors = row_groups / lanes;
+  Doubles low[vectors];
+  for (int v = 0; v < vectors; ++v) low[v] = splat(infinity);
+  const Doubles s = splat(sign);
+  std::int64_t j = 0;
+  for (; j + row_groups <= cols; j += row_groups)
+    for (int v = 0; v < vectors; ++v)
+      low[v] = minimum(s * load(row + j + v * lanes) - load(price + j + v * lanes), low[v]);
+  for (int v = 0; v < vectors; ++v) store(minima + v * lanes, low[v]);
+  for (; j < cols; ++j) {
+    const double reduced = double(sign * row[j]) - price[j];
+    double& least = minima[j % row_groups];
+    least = reduced < least ? reduced : least;
+  }
+}
+
+template <typename T>
+Collected collect(const T* row, T sign, const double* price, std::int64_t cols, double threshold,
+                  std::int64_t start, std::int64_t capacity, std::int32_t* columns,
+                  double* reduced) {
+  constexpr int vectors = row_groups / lanes;
+  Collected found{0, infinity};
+  const Doubles s = splat(sign), limit = splat(threshold);
+  const auto take = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      const double r = double(sign * row[j]) - price[j];
+      if (!(r <= threshold) || r == infinity) continue;
+      if (found.count < capacity) {
+        columns[found.count] = static_cast<std::int32_t>(j);
+        reduced[found.count++] = r;
+      } else if (r < found.smallest_missed) {
+        found.smallest_missed = r;
+      }
+    }
+  };
+  const auto sweep = [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t j = begin;
+    for (; j + row_groups <= end; j += row_groups) {
+      Mask hit{};
+      for (int v = 0; v < vectors; ++v)
+        hit |= s * load(row + j + v * lanes) - load(price + j + v * lanes) <= limit;
+      if (any(hit)) take(j, j + row_groups);
+    }
+    take(j, end);
+  };
+  sweep(start, cols);
+  sweep(0, start);
+  return found;
+}
+
 std::int64_t find(const double* values, std::int64_t cols, double wanted, std::int64_t from) {
   std::int64_t j = from;
   const Doubles w = splat(wanted);
@@ -149,7 +201,9 @@ std::int64_t find(const double* values, std::int64_t cols, double wanted, std::i
 
 extern const RowKernels<float> kernels_float;
 extern const RowKernels<double> kernels_double;
-const RowKernels<float> kernels_float{FASTREBASIN_ISA_NAME, range, best_two, relax, find};
-const RowKernels<double> kernels_double{FASTREBASIN_ISA_NAME, range, best_two, relax, find};
+const RowKernels<float> kernels_float{FASTREBASIN_ISA_NAME, range,   best_two, relax,
+                                      group_minima,         collect, find};
+const RowKernels<double> kernels_double{FASTREBASIN_ISA_NAME, range,   best_two, relax,
+                                        group_minima,         collect, find};
 
 }  // namespace fastrebasin::cpu::FASTREBASIN_ISA

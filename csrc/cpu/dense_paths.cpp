@@ -1,0 +1,143 @@
+// R. Jonker and A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear
+// assignment problems", Computing 38, 325-340 (1987), doi:10.1007/BF02278710.
+//
+// We differ in a tie between columns at the same distance, which goes to a free one and ends the
+// search at once, and in a budget that ends the row reduction when rows compete for few columns.
+
+#include "cpu/dense_paths.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace fastrebasin::cpu {
+namespace {
+
+template <typename T>
+class DensePaths {
+ public:
+  explicit DensePaths(Problem<T>& problem) : problem_(problem) {}
+
+  // Each row takes its cheapest column and lowers that column's price until the second cheapest is
+  // as good; the row that held the column is next. Returns the rows left unassigned.
+  std::vector<std::int64_t> reduce_rows(const std::vector<std::int64_t>& unassigned) {
+    std::vector<std::int64_t> queue(unassigned.rbegin(), unassigned.rend()), left;
+    auto budget = static_cast<std::int64_t>(3 * queue.size());
+    while (!queue.empty() && !problem_.stopped()) {
+      const std::int64_t i = queue.back();
+      queue.pop_back();
+      if (budget-- <= 0) {
+        left.push_back(i);
+        continue;
+      }
+      const BestTwo two = problem_.best_two(i);
+      std::int64_t j = two.best_col;
+      // A row with a single allowed edge would send the price to minus infinity.
+      const bool bids = two.best < two.second && two.second < infinity;
+      if (bids) {
+        problem_.price[j] -= two.second - two.best;
+      } else if (j < problem_.cols() && problem_.row4col[j] != none && two.second < infinity) {
+        j = find_free_tie(i, two.best, j);
+      }
+      const std::int64_t displaced = j < problem_.cols() ? problem_.row4col[j] : i;
+      if (displaced != none && !bids) {
+        left.push_back(i);  // displacing without a bid could go on for ever
+        continue;
+      }
+      problem_.assign(i, j);
+      if (displaced == none) continue;
+      problem_.col4row[displaced] = none;
+      queue.push_back(displaced);
+    }
+    return left;
+  }
+
+  // Assigns one more row along a shortest path; false when there is none.
+  bool augment(std::int64_t start) {
+    const std::int64_t sink = find_shortest_path(start);
+    if (sink == none) return false;
+    std::int64_t i = none, j = sink;
+    while (i != start) {
+      i = predecessor_[j];
+      problem_.row4col[j] = i;
+      std::swap(problem_.col4row[i], j);
+    }
+    return true;
+  }
+
+ private:
+  // The first free column after `held` that is as cheap for row i as its best, or `held`.
+  std::int64_t find_free_tie(std::int64_t i, double best, std::int64_t held) const {
+    for (std::int64_t j = held + 1; j < problem_.cols(); ++j)
+      if (problem_.row4col[j] == none && problem_.reduced_cost(i, j) == best) return j;
+    return held;
+  }
+
+  // The open column at distance `lowest`, a free one if there is one.
+  std::int64_t closest_column(double lowest) const {
+    const std::int64_t first = problem_.find(distance_, lowest, 0);
+    std::int64_t j = first;
+    while (j < problem_.cols() && problem_.row4col[j] != none)
+      j = problem_.find(distance_, lowest, j + 1);
+    return j < problem_.cols() ? j : first;
+  }
+
+  // Dijkstra's algorithm over columns, with reduced costs as lengths (less the row's minimum, so
+  // never negative), from an unassigned row to the closest free column. Then lowers the prices of
+  // the closed columns so that the path has length zero. Returns the free column, or `none`.
+  //
+  // A closed column has an open price of -inf and is never relaxed again: rounding could otherwise
+  // find it "closer" by an ulp and bend the predecessors into a loop.
+  std::int64_t find_shortest_path(std::int64_t start) {
+    if (open_price_.empty()) {
+      open_price_ = problem_.price;
+      predecessor_.resize(problem_.cols());
+    }
+    distance_.assign(problem_.cols(), infinity);
+    closed_.clear();
+    std::int64_t i = start, sink = none;
+    double offset = 0.0, lowest = infinity;
+    while (!problem_.stopped()) {
+      lowest = problem_.relax(i, offset, open_price_.data(), distance_.data(), predecessor_.data());
+      if (lowest == infinity) break;
+      const std::int64_t j = closest_column(lowest);
+      i = problem_.row4col[j];
+      if (i == none) {
+        sink = j;
+        break;
+      }
+      offset = lowest - problem_.reduced_cost(i, j);
+      closed_.emplace_back(j, lowest);
+      open_price_[j] = -infinity;
+      distance_[j] = infinity;
+    }
+    for (const auto& [j, distance] : closed_) {
+      if (sink != none) problem_.price[j] += distance - lowest;
+      open_price_[j] = problem_.price[j];
+    }
+    return sink;
+  }
+
+  Problem<T>& problem_;
+  std::vector<double> distance_;                         // tentative; +inf for a closed column
+  std::vector<double> open_price_;                       // price; -inf for a closed column
+  std::vector<std::int64_t> predecessor_;                // row that a column was reached from
+  std::vector<std::pair<std::int64_t, double>> closed_;  // columns and their final distances
+};
+
+}  // namespace
+
+template <typename T>
+bool complete_dense(Problem<T>& problem, std::vector<std::int64_t> unassigned) {
+  DensePaths<T> paths(problem);
+  // Each sweep halves the unassigned rows or so; after two, searching beats bidding.
+  for (int sweep = 0; sweep < 2 && !unassigned.empty(); ++sweep)
+    unassigned = paths.reduce_rows(unassigned);
+  if (problem.stopped()) return false;
+  return std::all_of(unassigned.begin(), unassigned.end(),
+                     [&](std::int64_t row) { return paths.augment(row); });
+}
+
+template bool complete_dense(Problem<float>&, std::vector<std::int64_t>);
+template bool complete_dense(Problem<double>&, std::vector<std::int64_t>);
+
+}  // namespace fastrebasin::cpu

@@ -100,3 +100,15 @@ def test_make_says_that_a_compiler_is_missing(tmp_path: Path) -> None:
     assert run.returncode != 0
     assert "this is missing:\n  a C++17 compiler: c++, g++ or clang++" in run.stderr
     assert "Python" not in run.stderr
+
+
+def test_the_readmes_python_runs() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert len(blocks) == 3
+    assert run.returncode == 0, run.stderr
+    assert "layer0.weight[0]" in run.stdout

@@ -1,0 +1,214 @@
+"""The door of the assignment solver: layouts, dtypes, errors, threads, and SciPy's own tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import scipy.optimize
+import torch
+
+from fastrebasin import linear_sum_assignment
+
+Matrix = npt.NDArray[Any]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda c: c.T,
+        lambda c: c[::-1, ::-1],
+        lambda c: c[::2, 1::3],
+        np.asfortranarray,
+        lambda c: np.broadcast_to(c[0], c.shape),
+        lambda c: c.astype(c.dtype.newbyteorder()),
+        lambda c: np.lib.stride_tricks.as_strided(
+            np.frombuffer(b"x" + c.tobytes(), np.uint8)[1:].view(c.dtype).reshape(c.shape), c.shape
+        ),
+    ],
+    ids=["transposed", "reversed", "strided", "fortran", "broadcast", "byte-swapped", "unaligned"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_layout_gives_the_result_of_a_copy(view: Any, dtype: type) -> None:
+    cost = view(np.random.default_rng(0).normal(size=(30, 30)).astype(dtype))
+    plain: Matrix = np.ascontiguousarray(cost, dtype=dtype)
+    for ours, copied in zip(linear_sum_assignment(cost), linear_sum_assignment(plain), strict=True):
+        assert np.array_equal(ours, copied)
+
+
+def test_field_of_a_record_array() -> None:
+    records = np.zeros((6, 6), dtype=[("tag", "u1"), ("cost", "f8")])
+    records["cost"] = np.random.default_rng(0).normal(size=(6, 6))
+    expected = linear_sum_assignment(records["cost"].copy())[1]
+    assert np.array_equal(linear_sum_assignment(records["cost"])[1], expected)
+
+
+def test_the_input_is_only_read() -> None:
+    cost = np.random.default_rng(0).normal(size=(20, 20))
+    before = cost.copy()
+    cost.flags.writeable = False
+    linear_sum_assignment(cost, maximize=True)
+    assert np.array_equal(cost, before)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.uint8,
+     torch.bool],
+)  # fmt: skip
+def test_torch_tensors_give_what_numpy_gives(dtype: torch.dtype) -> None:
+    cost = (torch.rand(20, 30) * 10).to(dtype)
+    rows, cols = linear_sum_assignment(cost.T, maximize=True)
+    expected = linear_sum_assignment(cost.double().numpy().T, maximize=True)
+    assert rows.dtype == cols.dtype == torch.int64
+    assert np.array_equal(rows.numpy(), expected[0])
+    assert np.array_equal(cols.numpy(), expected[1])
+
+
+def test_a_tensor_that_requires_grad_is_accepted() -> None:
+    cost = torch.rand(4, 4, requires_grad=True)
+    assert sorted(linear_sum_assignment(cost)[1].tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device found")
+def test_a_cuda_tensor_is_answered_on_its_device_or_refused() -> None:
+    with pytest.raises(ValueError, match="no CUDA kernels"):
+        linear_sum_assignment(torch.rand(4, 4, device="cuda"))
+
+
+def test_a_tensor_elsewhere_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"on meta.*\.cpu\(\)"):
+        linear_sum_assignment(torch.rand(4, 4, device="meta"))
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        [1.0, 2.0],
+        np.zeros((2, 2, 2)),
+        np.float64(1),
+        [[np.nan, 1], [1, 1]],
+        [[-np.inf, 1], [1, 1]],
+        [[np.inf, np.inf], [1, 1]],
+        np.eye(2).astype(str),
+        np.eye(2) * 1j,
+        np.empty((2, 2), dtype=object),
+    ],
+)
+def test_refuses_what_scipy_refuses_in_its_words(cost: Any) -> None:
+    with pytest.raises((ValueError, TypeError)) as reference:
+        scipy.optimize.linear_sum_assignment(cost)
+    with pytest.raises(reference.type) as ours:
+        linear_sum_assignment(cost)
+    assert str(ours.value) == str(reference.value)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_infinitely_good_entries_are_refused_when_maximising(bad: float) -> None:
+    with pytest.raises(ValueError, match="invalid numeric entries"):
+        linear_sum_assignment([[bad, 1.0], [1.0, 1.0]], maximize=True)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0)])
+def test_nothing_to_assign(shape: tuple[int, int]) -> None:
+    rows, cols = linear_sum_assignment(np.zeros(shape))
+    assert len(rows) == len(cols) == 0
+    assert rows.dtype == cols.dtype == np.int64
+
+
+def test_other_threads_run_during_a_solve() -> None:
+    cost = np.outer(np.arange(700.0), np.arange(700.0))
+    ticks: list[float] = []
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    start = time.perf_counter()
+    linear_sum_assignment(cost)
+    end = time.perf_counter()
+    done.set()
+    ticker.join()
+    assert any(start < t < end for t in ticks)
+
+
+def test_concurrent_solves_give_the_results_of_serial_ones() -> None:
+    costs = [np.random.default_rng(seed).normal(size=(150, 150)) for seed in range(8)]
+    expected = [linear_sum_assignment(cost)[1] for cost in costs]
+    found: dict[int, Matrix] = {}
+
+    def solve(number: int) -> None:
+        found[number] = linear_sum_assignment(costs[number])[1]
+
+    threads = [threading.Thread(target=solve, args=(k,)) for k in range(len(costs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(found[k], expected[k]) for k in range(len(costs)))
+
+
+_INTERRUPTED = """
+import signal, time, numpy as np
+from fastrebasin import linear_sum_assignment
+cost = np.outer(np.arange(6000.0), np.arange(6000.0))  # minutes of work
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+try:
+    linear_sum_assignment(cost, maximize=True)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_stops_a_solve() -> None:
+    start = time.perf_counter()
+    run = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.stdout.strip() == "interrupted", run.stderr
+    assert time.perf_counter() - start < 50
+
+
+_SCIPY_TESTS_OVER_OURS = """
+import os, sys, pytest, scipy.optimize
+import fastrebasin
+calls = 0
+def ours(*args, **kwargs):
+    global calls
+    calls += 1
+    return fastrebasin.linear_sum_assignment(*args, **kwargs)
+scipy.optimize.linear_sum_assignment = ours
+# Without our own configuration, which is stricter than SciPy's tests expect.
+status = pytest.main(["-q", "-c", os.devnull, "-p", "no:cacheprovider", "--pyargs",
+                      "scipy.optimize.tests.test_linear_assignment"])
+print(f"{calls} calls")
+sys.exit(status)
+"""
+
+
+def test_scipys_own_tests_pass_with_our_function() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _SCIPY_TESTS_OVER_OURS],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    assert " passed" in run.stdout
+    assert int(run.stdout.split()[-2]) > 100  # a hundred sparse problems alone

@@ -9,10 +9,16 @@
 #include "cpu/assignment.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <numeric>
 #include <vector>
 
+#include "cpu/auction.hpp"
+#include "cpu/candidate_lists.hpp"
+#include "cpu/dead_units.hpp"
 #include "cpu/dense_paths.hpp"
 #include "cpu/problem.hpp"
+#include "cpu/sparse_paths.hpp"
 
 namespace fastrebasin::cpu {
 namespace {
@@ -41,13 +47,74 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t
   return feasible ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
 }
 
+// Below this many rows, reading whole rows beats keeping lists of candidates.
+constexpr std::int64_t smallest_sparse = 256;
+
+// The rows 0..count-1 that aren't in `others`, which ascend.
+std::vector<std::int64_t> rows_but(std::int64_t count, const std::vector<std::int64_t>& others) {
+  std::vector<std::int64_t> all(count), rows;
+  std::iota(all.begin(), all.end(), 0);
+  std::set_difference(all.begin(), all.end(), others.begin(), others.end(),
+                      std::back_inserter(rows));
+  return rows;
+}
+
 template <typename T>
-AssignmentStatus solve(Problem<T>& problem) {
+AssignmentStatus solve_dense(Problem<T>& problem) {
   std::vector<std::int64_t> unassigned;
   const AssignmentStatus status = assign_row_minima(problem, unassigned);
   if (status != AssignmentStatus::optimal) return status;
   if (complete_dense(problem, unassigned)) return AssignmentStatus::optimal;
   return problem.stopped() ? AssignmentStatus::interrupted : AssignmentStatus::infeasible;
+}
+
+// Lists the candidates of all rows but dead ones. A column taken for dead may turn out not to be;
+// then there are no dead units, and the caller lists anew.
+template <typename T>
+bool build_lists(Problem<T>& problem, CandidateLists<T>& lists, DeadUnits& dead,
+                 const std::vector<std::int64_t>& rows, AssignmentStatus& status) {
+  for (const std::int64_t i : rows) {
+    if (!dead_columns_agree(problem, dead, i)) return false;
+    if (!lists.build(i)) {
+      status = AssignmentStatus::invalid_entry;
+      return true;
+    }
+    if (problem.stopped()) {
+      status = AssignmentStatus::interrupted;
+      return true;
+    }
+  }
+  return true;
+}
+
+template <typename T>
+AssignmentStatus solve_sparse(Problem<T>& problem) {
+  const bool square = problem.rows() == problem.cols();
+  DeadUnits dead = square ? find_dead_units(problem) : DeadUnits{};
+  set_aside(problem, dead);
+  CandidateLists<T> lists(problem);
+  std::vector<std::int64_t> rows = rows_but(problem.rows(), dead.rows);
+  AssignmentStatus status = AssignmentStatus::optimal;
+  if (!build_lists(problem, lists, dead, rows, status)) {
+    for (const std::int64_t j : dead.cols) problem.price[j] = 0.0;
+    dead = {};
+    rows = rows_but(problem.rows(), {});
+    build_lists(problem, lists, dead, rows, status);
+  }
+  if (status != AssignmentStatus::optimal) return status;
+  std::vector<std::int64_t> unassigned = assign_free_bests(problem, lists, rows);
+  if (square && unassigned.size() > rows.size() / 10) {
+    auction_prices(problem, lists, rows);
+    unassigned = assign_free_bests(problem, lists, rows);
+  }
+  if (complete_sparse(problem, lists, unassigned) && bring_back(problem, lists, dead))
+    return AssignmentStatus::optimal;
+  return problem.stopped() ? AssignmentStatus::interrupted : AssignmentStatus::infeasible;
+}
+
+template <typename T>
+AssignmentStatus solve(Problem<T>& problem) {
+  return problem.rows() < smallest_sparse ? solve_dense(problem) : solve_sparse(problem);
 }
 
 // Duals of the problem as it was given: with `maximize`, those of the negated costs change sign.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -46,6 +47,11 @@ class Problem {
     row4col[j] = i;
   }
 
+  void clear_assignment() {
+    std::fill(col4row.begin(), col4row.end(), none);
+    std::fill(row4col.begin(), row4col.end(), none);
+  }
+
   // Passes along row i. Each counts towards the next poll for an interrupt.
   RowRange range(std::int64_t i) {
     count_reads(cols());
@@ -60,9 +66,9 @@ class Problem {
     count_reads(cols());
     return kernels_.relax(row(i), sign_, open_price, cols(), offset, i, distance, predecessor);
   }
-  void group_minima(std::int64_t i, double* minima) {
+  bool group_minima(std::int64_t i, double* minima) {
     count_reads(cols());
-    kernels_.group_minima(row(i), sign_, price.data(), cols(), minima);
+    return kernels_.group_minima(row(i), sign_, price.data(), cols(), minima);
   }
   Collected collect(std::int64_t i, double threshold, std::int64_t start, std::int64_t capacity,
                     std::int32_t* columns, double* reduced) {

@@ -47,7 +47,8 @@ struct RowKernels {
                   std::int64_t source, double* distance, std::int64_t* predecessor);
 
   // The smallest reduced cost of each of `row_groups` groups of columns, j modulo row_groups.
-  void (*group_minima)(const T* row, T sign, const double* price, std::int64_t cols,
+  // Returns false when a cost is NaN or minus infinity.
+  bool (*group_minima)(const T* row, T sign, const double* price, std::int64_t cols,
                        double* minima);
 
   // Writes columns whose reduced cost is at most `threshold`, and finite, with their reduced

@@ -3,6 +3,10 @@
 // instruction set. No standard header may be used here: an inline function of one, compiled for a
 // newer processor, could be linked into the code for older ones.
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "cpu/kernels/row_kernels.hpp"
 
 namespace fastrebasin::cpu::FASTREBASIN_ISA {
@@ -42,11 +46,20 @@ inline void store(std::int64_t* p, Mask v) { __builtin_memcpy(p, &v, sizeof v); 
 inline Doubles minimum(Doubles a, Doubles b) { return a < b ? a : b; }
 inline Doubles maximum(Doubles a, Doubles b) { return a > b ? a : b; }
 
-inline bool any(Mask mask) {
-  std::int64_t bits = 0;
-  for (int lane = 0; lane < lanes; ++lane) bits |= mask[lane];
-  return bits != 0;
+// One bit for each lane of a mask. The language of vectors has no word for this.
+inline unsigned lane_bits(Mask mask) {
+#if defined(__AVX512DQ__)
+  return _mm512_movepi64_mask((__m512i)mask);
+#elif defined(__AVX2__)
+  return static_cast<unsigned>(_mm256_movemask_pd((__m256d)mask));
+#else
+  unsigned bits = 0;
+  for (int lane = 0; lane < lanes; ++lane) bits |= unsigned(mask[lane] & 1) << lane;
+  return bits;
+#endif
 }
+
+inline bool any(Mask mask) { return lane_bits(mask) != 0; }
 
 inline double lowest_lane(Doubles v) {
   double lowest = v[0];
@@ -137,21 +150,28 @@ double relax(const T* row, T sign, const double* price, std::int64_t cols, doubl
 }
 
 template <typename T>
-void group_minima(const T* row, T sign, const double* price, std::int64_t cols, double* minima) {
+bool group_minima(const T* row, T sign, const double* price, std::int64_t cols, double* minima) {
   constexpr int vectors = row_groups / lanes;
   Doubles low[vectors];
   for (int v = 0; v < vectors; ++v) low[v] = splat(infinity);
   const Doubles s = splat(sign);
   std::int64_t j = 0;
+  Mask bad{};
   for (; j + row_groups <= cols; j += row_groups)
-    for (int v = 0; v < vectors; ++v)
-      low[v] = minimum(s * load(row + j + v * lanes) - load(price + j + v * lanes), low[v]);
+    for (int v = 0; v < vectors; ++v) {
+      const Doubles reduced = s * load(row + j + v * lanes) - load(price + j + v * lanes);
+      bad |= ~(reduced > splat(-infinity));  // NaN compares false too
+      low[v] = minimum(reduced, low[v]);
+    }
   for (int v = 0; v < vectors; ++v) store(minima + v * lanes, low[v]);
+  bool valid = !any(bad);
   for (; j < cols; ++j) {
     const double reduced = double(sign * row[j]) - price[j];
+    valid &= reduced > -infinity;
     double& least = minima[j % row_groups];
     least = reduced < least ? reduced : least;
   }
+  return valid;
 }
 
 template <typename T>
@@ -161,27 +181,27 @@ Collected collect(const T* row, T sign, const double* price, std::int64_t cols, 
   constexpr int vectors = row_groups / lanes;
   Collected found{0, infinity};
   const Doubles s = splat(sign), limit = splat(threshold);
-  const auto take = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t j = begin; j < end; ++j) {
-      const double r = double(sign * row[j]) - price[j];
-      if (!(r <= threshold) || r == infinity) continue;
-      if (found.count < capacity) {
-        columns[found.count] = static_cast<std::int32_t>(j);
-        reduced[found.count++] = r;
-      } else if (r < found.smallest_missed) {
-        found.smallest_missed = r;
-      }
+  const auto take = [&](std::int64_t j) {
+    const double r = double(sign * row[j]) - price[j];
+    if (!(r <= threshold) || r == infinity) return;
+    if (found.count < capacity) {
+      columns[found.count] = static_cast<std::int32_t>(j);
+      reduced[found.count++] = r;
+    } else if (r < found.smallest_missed) {
+      found.smallest_missed = r;
     }
   };
   const auto sweep = [&](std::int64_t begin, std::int64_t end) {
     std::int64_t j = begin;
     for (; j + row_groups <= end; j += row_groups) {
-      Mask hit{};
-      for (int v = 0; v < vectors; ++v)
-        hit |= s * load(row + j + v * lanes) - load(price + j + v * lanes) <= limit;
-      if (any(hit)) take(j, j + row_groups);
+      std::uint32_t hits = 0;
+      for (int v = 0; v < vectors; ++v) {
+        const Doubles cost = s * load(row + j + v * lanes);
+        hits |= lane_bits(cost - load(price + j + v * lanes) <= limit) << (v * lanes);
+      }
+      for (; hits != 0; hits &= hits - 1) take(j + __builtin_ctz(hits));
     }
-    take(j, end);
+    for (; j < end; ++j) take(j);
   };
   sweep(start, cols);
   sweep(0, start);

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cpu/candidate_lists.hpp"
+
+namespace fastrebasin::cpu {
+
+// Constant rows paired with columns that are constant in the same way: the units of a network that
+// never fire, a fifth of a trained layer. To bid for one of hundreds of equal columns, or on behalf
+// of hundreds of rows that don't care, is what makes such matrices hard. So the pairs are set
+// aside, the core that remains is solved, and the pairs come back as one class.
+//
+// Why that is exact: all dead columns get one price, the highest at which no row of the core
+// prefers a dead column to its own. If no column of the core is priced higher, the dead rows, which
+// only look at prices, are content with the dead columns, and the assignment is optimal. Otherwise
+// dead rows are assigned along shortest paths, which may end in any dead column, until it holds.
+struct DeadUnits {
+  std::vector<std::int64_t> rows, cols;  // equally many, ascending
+};
+
+// Finds the pairs of a square problem; looks at every dead row, and at a few entries of others.
+// `lists_agree` must confirm the columns.
+template <typename T>
+DeadUnits find_dead_units(Problem<T>& problem);
+
+// Whether the dead columns are indeed equal on row i.
+template <typename T>
+bool dead_columns_agree(const Problem<T>& problem, const DeadUnits& dead, std::int64_t i);
+
+// Sets the dead columns aside: at a price of -inf nobody wants them.
+template <typename T>
+void set_aside(Problem<T>& problem, const DeadUnits& dead);
+
+// Assigns the dead rows and columns, once the core is solved; false when stopped.
+template <typename T>
+bool bring_back(Problem<T>& problem, CandidateLists<T>& lists, const DeadUnits& dead);
+
+}  // namespace fastrebasin::cpu

@@ -1,0 +1,198 @@
+// R. Jonker and A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear
+// assignment problems", Computing 38, 325-340 (1987), doi:10.1007/BF02278710.
+//
+// We differ in searching on candidate lists: a scanned row enters the heap a second time, at the
+// distance from which its unlisted columns could matter. Only when the search gets there is the
+// row read again.
+
+#include "cpu/sparse_paths.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "cpu/dense_paths.hpp"
+
+namespace fastrebasin::cpu {
+
+template <typename T>
+std::vector<std::int64_t> SparsePaths<T>::reduce_rows(const std::vector<std::int64_t>& unassigned) {
+  std::vector<std::int64_t> queue(unassigned.rbegin(), unassigned.rend()), left;
+  auto budget = static_cast<std::int64_t>(4 * queue.size());
+  while (!queue.empty() && !problem_.stopped()) {
+    const std::int64_t i = queue.back();
+    queue.pop_back();
+    if (budget-- <= 0) {
+      left.push_back(i);
+      continue;
+    }
+    const auto choice = lists_.choose(i);
+    const bool bids = choice.best < choice.second && choice.second < infinity;
+    if (choice.col == none || (!bids && problem_.row4col[choice.col] != none)) {
+      left.push_back(i);
+      continue;
+    }
+    if (bids) problem_.price[choice.col] -= choice.second - choice.best;
+    const std::int64_t displaced = problem_.row4col[choice.col];
+    problem_.assign(i, choice.col);
+    if (displaced == none) continue;
+    problem_.col4row[displaced] = none;
+    queue.push_back(displaced);
+  }
+  return left;
+}
+
+template <typename T>
+bool SparsePaths<T>::augment(std::int64_t start) {
+  ++search_;
+  heap_.clear();
+  closed_.clear();
+  shortest_ = infinity;
+  sink_ = none;
+  start_ = start;
+  scan(start, 0.0);
+  while (!heap_.empty()) {
+    const Event event = pop();
+    if (event.distance >= shortest_) break;
+    if (event.node < problem_.cols()) {
+      close(event);
+    } else {
+      consult_matrix(event.node - problem_.cols(), event.distance);
+    }
+    if (problem_.stopped()) return false;
+  }
+  if (sink_ == none) return false;
+  for (const std::int64_t j : closed_) problem_.price[j] += columns_[j].distance - shortest_;
+  flip();
+  return true;
+}
+
+template <typename T>
+void SparsePaths<T>::push(double distance, std::int64_t node) {
+  heap_.push_back({distance, node});
+  std::push_heap(heap_.begin(), heap_.end());
+}
+
+template <typename T>
+typename SparsePaths<T>::Event SparsePaths<T>::pop() {
+  std::pop_heap(heap_.begin(), heap_.end());
+  const Event event = heap_.back();
+  heap_.pop_back();
+  return event;
+}
+
+// How far row i is from the start: its column's distance less that edge's (tight) reduced cost.
+template <typename T>
+double SparsePaths<T>::offset(std::int64_t i) const {
+  if (i == start_) return 0.0;
+  const std::int64_t j = problem_.col4row[i];
+  return columns_[j].distance - problem_.reduced_cost(i, j);
+}
+
+template <typename T>
+void SparsePaths<T>::relax(std::int64_t i, std::int64_t j, double distance) {
+  Column& column = columns_[j];
+  if (distance >= shortest_ || column.closed == search_) return;
+  if (column.search == search_ && distance >= column.distance) return;
+  column.distance = distance;
+  column.predecessor = i;
+  column.search = search_;
+  if (problem_.row4col[j] == none) {
+    shortest_ = distance;
+    sink_ = j;
+  } else {
+    push(distance, j);
+  }
+}
+
+template <typename T>
+void SparsePaths<T>::scan(std::int64_t i, double offset) {
+  if (exit_ != none) relax(i, exit_, offset + problem_.reduced_cost(i, exit_));
+  for (auto c = lists_.begin(i), last = lists_.end(i); c != last; ++c) {
+    if (offset + c->floor >= shortest_) break;
+    relax(i, c->col, offset + (double(c->cost) - problem_.price[c->col]));
+  }
+  if (offset + lists_.bound(i) < shortest_) push(offset + lists_.bound(i), problem_.cols() + i);
+}
+
+template <typename T>
+void SparsePaths<T>::close(const Event& event) {
+  Column& column = columns_[event.node];
+  if (column.closed == search_ || event.distance > column.distance) return;
+  column.closed = search_;
+  closed_.push_back(event.node);
+  const std::int64_t i = problem_.row4col[event.node];
+  scan(i, offset(i));
+}
+
+// The search has come as far as row i's bound: lists the row anew, at prices that don't change
+// during a search; the second time, reads all of it.
+template <typename T>
+void SparsePaths<T>::consult_matrix(std::int64_t i, double distance) {
+  const double from = offset(i);
+  if (distance < from + lists_.bound(i)) return;  // the list was made anew meanwhile
+  if (reread_[i] != search_) {
+    reread_[i] = search_;
+    lists_.build(i);
+    scan(i, from);
+    return;
+  }
+  ++full_reads_;
+  problem_.count_reads(problem_.cols());
+  for (std::int64_t j = 0; j < problem_.cols(); ++j)
+    relax(i, j, from + problem_.reduced_cost(i, j));
+}
+
+// Flips the path that ends in the free column found and starts at the row searched from.
+template <typename T>
+void SparsePaths<T>::flip() {
+  std::int64_t i = none, j = sink_;
+  while (i != start_) {
+    i = columns_[j].predecessor;
+    problem_.row4col[j] = i;
+    std::swap(problem_.col4row[i], j);
+  }
+}
+
+template <typename T>
+std::vector<std::int64_t> assign_free_bests(Problem<T>& problem, CandidateLists<T>& lists,
+                                            const std::vector<std::int64_t>& rows) {
+  std::vector<std::int64_t> left;
+  for (const std::int64_t i : rows) {
+    const auto choice = lists.choose(i);
+    if (choice.col != none && problem.row4col[choice.col] == none) {
+      problem.assign(i, choice.col);
+    } else {
+      left.push_back(i);
+    }
+  }
+  return left;
+}
+
+template <typename T>
+bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists,
+                     std::vector<std::int64_t> unassigned) {
+  SparsePaths<T> paths(problem, lists);
+  for (int sweep = 0; sweep < 2 && !unassigned.empty(); ++sweep)
+    unassigned = paths.reduce_rows(unassigned);
+  const std::int64_t patience = lists.builds() + problem.rows();
+  for (std::size_t k = 0; k < unassigned.size(); ++k) {
+    if (problem.stopped()) return false;
+    if (lists.builds() + paths.full_reads() > patience)
+      return complete_dense(
+          problem, {unassigned.begin() + static_cast<std::ptrdiff_t>(k), unassigned.end()});
+    if (!paths.augment(unassigned[k])) return false;
+  }
+  return true;
+}
+
+#define FASTREBASIN_INSTANTIATE(T)                                                        \
+  template class SparsePaths<T>;                                                          \
+  template std::vector<std::int64_t> assign_free_bests(Problem<T>&, CandidateLists<T>&,   \
+                                                       const std::vector<std::int64_t>&); \
+  template bool complete_sparse(Problem<T>&, CandidateLists<T>&, std::vector<std::int64_t>);
+FASTREBASIN_INSTANTIATE(float)
+FASTREBASIN_INSTANTIATE(double)
+#undef FASTREBASIN_INSTANTIATE
+
+}  // namespace fastrebasin::cpu

@@ -124,3 +124,69 @@ def test_negation_is_maximisation() -> None:
 @pytest.mark.parametrize("n", [1, 5, 100])
 def test_constant_costs_give_the_identity(n: int) -> None:
     assert np.array_equal(linear_sum_assignment(np.full((n, n), 7.0))[1], np.arange(n))
+
+
+def with_dead_units(rng: np.random.Generator, n: int, rows: int, cols: int) -> Matrix:
+    cost = rng.normal(size=(n, n))
+    cost[rng.permutation(n)[:rows]] = 0
+    cost[:, rng.permutation(n)[:cols]] = 0
+    return cost
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols"), [(40, 40), (80, 20), (20, 80), (0, 30), (30, 0), (1, 1), (299, 3), (300, 300)]
+)
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
+def test_dead_units_of_both_sides(rows: int, cols: int, shift: float) -> None:
+    cost = with_dead_units(np.random.default_rng(rows + cols), 300, rows, cols)
+    cost[cost != 0] += shift  # from dead pairs being the best choice to being the worst
+    assert_certified(cost, maximize=False)
+    assert_certified(cost, maximize=True)
+
+
+def test_columns_that_only_look_dead() -> None:
+    rng = np.random.default_rng(0)
+    cost = rng.normal(size=(300, 300))
+    cost[7] = 0.0
+    cost[:, 50:90] = 0.0
+    cost[33, 60] = -1.0  # where nobody looks before listing candidates
+    assert_certified(cost, maximize=False)
+    assert_certified(cost, maximize=True)
+
+
+@pytest.mark.parametrize("shape", [(260, 400), (400, 260), (300, 301), (260, 5000), (1, 1000)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_rectangular_problems(shape: tuple[int, int], dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    for cost in (rng.normal(size=shape), rng.integers(0, 9, shape), np.ones(shape)):
+        assert_certified(cost.astype(dtype), maximize=False)
+        assert_certified(cost.astype(dtype), maximize=True)
+
+
+@pytest.mark.parametrize("density", [0.004, 0.02, 0.3])
+def test_large_problems_with_forbidden_edges_agree_with_scipy(density: float) -> None:
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        allowed = rng.random((300, 300)) < density
+        allowed[np.arange(300), rng.permutation(300)] |= seed % 2 == 0  # feasible every other time
+        cost = np.where(allowed, rng.integers(0, 9, allowed.shape), np.inf)
+        try:
+            reference = total(cost, scipy.optimize.linear_sum_assignment(cost))
+        except ValueError as error:
+            with pytest.raises(ValueError, match=str(error)):
+                linear_sum_assignment(cost)
+        else:
+            assert total(cost, linear_sum_assignment(cost)) == reference
+
+
+@pytest.mark.parametrize("position", [(0, 0), (299, 299), (123, 288)])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_one_bad_entry_anywhere_is_refused(position: tuple[int, int], bad: float) -> None:
+    cost = np.random.default_rng(0).normal(size=(300, 300))
+    cost[position] = bad
+    with pytest.raises(ValueError, match="invalid numeric entries"):
+        linear_sum_assignment(cost)
+
+
+def test_large_constant_costs_give_the_identity() -> None:
+    assert np.array_equal(linear_sum_assignment(np.full((700, 700), 3.0))[1], np.arange(700))

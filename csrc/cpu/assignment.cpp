@@ -31,7 +31,7 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t
   bool feasible = true;
   for (std::int64_t i = 0; i < problem.rows(); ++i) {
     const RowRange range = problem.range(i);
-    if (problem.stopped()) return AssignmentStatus::interrupted;
+    if (problem.stopped()) break;
     if (!range.valid) return AssignmentStatus::invalid_entry;
     feasible &= range.lowest < infinity;  // reported once all entries are checked
     std::int64_t j = 0;
@@ -64,8 +64,8 @@ AssignmentStatus solve_dense(Problem<T>& problem) {
   std::vector<std::int64_t> unassigned;
   const AssignmentStatus status = assign_row_minima(problem, unassigned);
   if (status != AssignmentStatus::optimal) return status;
-  if (complete_dense(problem, unassigned)) return AssignmentStatus::optimal;
-  return problem.stopped() ? AssignmentStatus::interrupted : AssignmentStatus::infeasible;
+  return complete_dense(problem, unassigned) ? AssignmentStatus::optimal
+                                             : AssignmentStatus::infeasible;
 }
 
 // Lists the candidates of all rows but dead ones. A column taken for dead may turn out not to be;
@@ -79,10 +79,7 @@ bool build_lists(Problem<T>& problem, CandidateLists<T>& lists, DeadUnits& dead,
       status = AssignmentStatus::invalid_entry;
       return true;
     }
-    if (problem.stopped()) {
-      status = AssignmentStatus::interrupted;
-      return true;
-    }
+    if (problem.stopped()) break;
   }
   return true;
 }
@@ -107,14 +104,17 @@ AssignmentStatus solve_sparse(Problem<T>& problem) {
     auction_prices(problem, lists, rows);
     unassigned = assign_free_bests(problem, lists, rows);
   }
-  if (complete_sparse(problem, lists, unassigned) && bring_back(problem, lists, dead))
-    return AssignmentStatus::optimal;
-  return problem.stopped() ? AssignmentStatus::interrupted : AssignmentStatus::infeasible;
+  const bool complete =
+      complete_sparse(problem, lists, unassigned) && bring_back(problem, lists, dead);
+  return complete ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
 }
 
 template <typename T>
 AssignmentStatus solve(Problem<T>& problem) {
-  return problem.rows() < smallest_sparse ? solve_dense(problem) : solve_sparse(problem);
+  const AssignmentStatus status =
+      problem.rows() < smallest_sparse ? solve_dense(problem) : solve_sparse(problem);
+  // Every stage leaves its loops when stopped: what it returns then means nothing.
+  return problem.stopped() ? AssignmentStatus::interrupted : status;
 }
 
 // Duals of the problem as it was given: with `maximize`, those of the negated costs change sign.

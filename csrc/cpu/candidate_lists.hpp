@@ -19,7 +19,6 @@ template <typename T>
 class CandidateLists {
  public:
   struct Candidate {
-    double floor;  // reduced cost when the list was built: a lower bound from then on
     T cost;
     std::int32_t col;
   };
@@ -40,9 +39,12 @@ class CandidateLists {
   // list no longer tells.
   Choice choose(std::int64_t i);
 
-  // Candidates in ascending order of `floor`.
+  // Near candidates come first: no reduced cost from near_end on is below near_bound, and none
+  // outside the list below bound.
   const Candidate* begin(std::int64_t i) const { return &candidates_[i * capacity]; }
+  const Candidate* near_end(std::int64_t i) const { return begin(i) + rows_[i].near_count; }
   const Candidate* end(std::int64_t i) const { return begin(i) + rows_[i].count; }
+  double near_bound(std::int64_t i) const { return rows_[i].near_bound; }
   double bound(std::int64_t i) const { return rows_[i].bound; }
 
   std::int64_t builds() const { return builds_; }
@@ -51,9 +53,11 @@ class CandidateLists {
   static constexpr std::int64_t capacity = 64;
 
   struct Row {
-    double bound = -infinity;
-    std::int32_t count = 0;
+    double bound = -infinity, near_bound = -infinity;
+    std::int32_t count = 0, near_count = 0;
   };
+
+  bool preferred(std::int64_t col, std::int64_t to) const;
 
   Problem<T>& problem_;
   std::vector<Candidate> candidates_;  // (rows, capacity)

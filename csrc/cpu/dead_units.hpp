@@ -21,7 +21,7 @@ struct DeadUnits {
 };
 
 // Finds the pairs of a square problem; looks at every dead row, and at a few entries of others.
-// `lists_agree` must confirm the columns.
+// `dead_columns_agree` must confirm the columns.
 template <typename T>
 DeadUnits find_dead_units(Problem<T>& problem);
 
@@ -33,7 +33,7 @@ bool dead_columns_agree(const Problem<T>& problem, const DeadUnits& dead, std::i
 template <typename T>
 void set_aside(Problem<T>& problem, const DeadUnits& dead);
 
-// Assigns the dead rows and columns, once the core is solved; false when stopped.
+// Assigns the dead rows and columns, once the core is solved; false when infeasible.
 template <typename T>
 bool bring_back(Problem<T>& problem, CandidateLists<T>& lists, const DeadUnits& dead);
 

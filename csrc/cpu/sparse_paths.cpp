@@ -14,6 +14,11 @@
 #include "cpu/dense_paths.hpp"
 
 namespace fastrebasin::cpu {
+namespace {
+
+constexpr double negligible_lead = 1e-3;
+
+}  // namespace
 
 template <typename T>
 std::vector<std::int64_t> SparsePaths<T>::reduce_rows(const std::vector<std::int64_t>& unassigned) {
@@ -27,17 +32,21 @@ std::vector<std::int64_t> SparsePaths<T>::reduce_rows(const std::vector<std::int
       continue;
     }
     const auto choice = lists_.choose(i);
-    const bool bids = choice.best < choice.second && choice.second < infinity;
-    if (choice.col == none || (!bids && problem_.row4col[choice.col] != none)) {
+    // A lead that is nothing beside the row's spread counts as a tie: two rows that outbid each
+    // other by such a step, or by rounding, would go on until the budget is spent.
+    const double lead = choice.second - choice.best;
+    const bool bids = lead > negligible_lead * (lists_.bound(i) - choice.best) && lead < infinity;
+    if (choice.col == none) {
       left.push_back(i);
       continue;
     }
-    if (bids) problem_.price[choice.col] -= choice.second - choice.best;
+    if (bids) problem_.price[choice.col] -= lead;
     const std::int64_t displaced = problem_.row4col[choice.col];
     problem_.assign(i, choice.col);
     if (displaced == none) continue;
     problem_.col4row[displaced] = none;
-    queue.push_back(displaced);
+    // Without a bid, on a tie, going on with the displaced row could go on for ever.
+    (bids ? queue : left).push_back(displaced);
   }
   return left;
 }
@@ -107,11 +116,13 @@ void SparsePaths<T>::relax(std::int64_t i, std::int64_t j, double distance) {
 
 template <typename T>
 void SparsePaths<T>::scan(std::int64_t i, double offset) {
+  problem_.count_reads(lists_.end(i) - lists_.begin(i));
   if (exit_ != none) relax(i, exit_, offset + problem_.reduced_cost(i, exit_));
-  for (auto c = lists_.begin(i), last = lists_.end(i); c != last; ++c) {
-    if (offset + c->floor >= shortest_) break;
-    relax(i, c->col, offset + (double(c->cost) - problem_.price[c->col]));
-  }
+  const auto relax_all = [&](auto c, auto last) {
+    for (; c != last; ++c) relax(i, c->col, offset + (double(c->cost) - problem_.price[c->col]));
+  };
+  relax_all(lists_.begin(i), lists_.near_end(i));
+  if (offset + lists_.near_bound(i) < shortest_) relax_all(lists_.near_end(i), lists_.end(i));
   if (offset + lists_.bound(i) < shortest_) push(offset + lists_.bound(i), problem_.cols() + i);
 }
 
@@ -176,12 +187,10 @@ bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists,
   for (int sweep = 0; sweep < 2 && !unassigned.empty(); ++sweep)
     unassigned = paths.reduce_rows(unassigned);
   const std::int64_t patience = lists.builds() + problem.rows();
-  for (std::size_t k = 0; k < unassigned.size(); ++k) {
+  for (; !unassigned.empty(); unassigned.pop_back()) {
     if (problem.stopped()) return false;
-    if (lists.builds() + paths.full_reads() > patience)
-      return complete_dense(
-          problem, {unassigned.begin() + static_cast<std::ptrdiff_t>(k), unassigned.end()});
-    if (!paths.augment(unassigned[k])) return false;
+    if (lists.builds() + paths.full_reads() > patience) return complete_dense(problem, unassigned);
+    if (!paths.augment(unassigned.back())) return false;
   }
   return true;
 }

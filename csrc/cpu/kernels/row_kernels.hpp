@@ -46,8 +46,8 @@ struct RowKernels {
   double (*relax)(const T* row, T sign, const double* price, std::int64_t cols, double offset,
                   std::int64_t source, double* distance, std::int64_t* predecessor);
 
-  // The smallest reduced cost of each of `row_groups` groups of columns, j modulo row_groups.
-  // Returns false when a cost is NaN or minus infinity.
+  // The smallest reduced cost of each of `row_groups` groups of columns, j modulo row_groups, in
+  // ascending order. Returns false when a cost is NaN or minus infinity.
   bool (*group_minima)(const T* row, T sign, const double* price, std::int64_t cols,
                        double* minima);
 

@@ -28,6 +28,10 @@ inline Doubles load(const double* p) {
 }
 
 inline Doubles load(const float* p) {
+#if defined(__AVX512DQ__)
+  // GCC 12 converts halves otherwise, and warns of its own header without the mask.
+  return (Doubles)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p));
+#endif
   Floats v;
   __builtin_memcpy(&v, p, sizeof v);
   return __builtin_convertvector(v, Doubles);
@@ -149,6 +153,26 @@ double relax(const T* row, T sign, const double* price, std::int64_t cols, doubl
   return lowest;
 }
 
+// Sorts by counting, for each value, those before it: more comparisons than a sort needs, and not
+// one branch.
+inline void sort_groups(double* values) {
+  double sorted[row_groups];
+  Mask here[row_groups / lanes];
+  for (std::int64_t j = 0; j < row_groups; ++j) here[j / lanes][j % lanes] = j;
+  for (std::int64_t k = 0; k < row_groups; ++k) {
+    const Doubles value = splat(values[k]);
+    Mask before{};
+    for (std::int64_t j = 0; j < row_groups; j += lanes) {
+      const Doubles other = load(values + j);
+      before -= (other < value) | ((other == value) & (here[j / lanes] < k));
+    }
+    std::int64_t rank = 0;
+    for (int lane = 0; lane < lanes; ++lane) rank += before[lane];
+    sorted[rank] = values[k];
+  }
+  for (std::int64_t k = 0; k < row_groups; ++k) values[k] = sorted[k];
+}
+
 template <typename T>
 bool group_minima(const T* row, T sign, const double* price, std::int64_t cols, double* minima) {
   constexpr int vectors = row_groups / lanes;
@@ -171,6 +195,7 @@ bool group_minima(const T* row, T sign, const double* price, std::int64_t cols, 
     double& least = minima[j % row_groups];
     least = reduced < least ? reduced : least;
   }
+  if (valid) sort_groups(minima);
   return valid;
 }
 

@@ -23,6 +23,9 @@
 namespace fastrebasin::cpu {
 namespace {
 
+// Below this many rows, reading whole rows beats keeping lists of candidates.
+constexpr std::int64_t smallest_sparse = 256;
+
 // Checks every entry and gives each row its cheapest column if that is still free. The first free
 // one of several equal columns is taken, so that constant costs give the identity. The rows that
 // found theirs taken go to `unassigned`.
@@ -47,9 +50,6 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t
   return feasible ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
 }
 
-// Below this many rows, reading whole rows beats keeping lists of candidates.
-constexpr std::int64_t smallest_sparse = 256;
-
 // The rows 0..count-1 that aren't in `others`, which ascend.
 std::vector<std::int64_t> rows_but(std::int64_t count, const std::vector<std::int64_t>& others) {
   std::vector<std::int64_t> all(count), rows;
@@ -68,20 +68,19 @@ AssignmentStatus solve_dense(Problem<T>& problem) {
                                              : AssignmentStatus::infeasible;
 }
 
-// Lists the candidates of all rows but dead ones. A column taken for dead may turn out not to be;
-// then there are no dead units, and the caller lists anew.
+enum class Listing { complete, invalid_entry, not_dead };
+
+// Lists the candidates of `rows`; stops where an entry is invalid, or where columns taken for dead
+// turn out not to be.
 template <typename T>
-bool build_lists(Problem<T>& problem, CandidateLists<T>& lists, DeadUnits& dead,
-                 const std::vector<std::int64_t>& rows, AssignmentStatus& status) {
+Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const DeadUnits& dead,
+                        const std::vector<std::int64_t>& rows) {
   for (const std::int64_t i : rows) {
-    if (!dead_columns_agree(problem, dead, i)) return false;
-    if (!lists.build(i)) {
-      status = AssignmentStatus::invalid_entry;
-      return true;
-    }
+    if (!dead_columns_agree(problem, dead, i)) return Listing::not_dead;
+    if (!lists.build(i)) return Listing::invalid_entry;
     if (problem.stopped()) break;
   }
-  return true;
+  return Listing::complete;
 }
 
 template <typename T>
@@ -91,14 +90,14 @@ AssignmentStatus solve_sparse(Problem<T>& problem) {
   set_aside(problem, dead);
   CandidateLists<T> lists(problem);
   std::vector<std::int64_t> rows = rows_but(problem.rows(), dead.rows);
-  AssignmentStatus status = AssignmentStatus::optimal;
-  if (!build_lists(problem, lists, dead, rows, status)) {
+  Listing listing = list_candidates(problem, lists, dead, rows);
+  if (listing == Listing::not_dead) {
     for (const std::int64_t j : dead.cols) problem.price[j] = 0.0;
     dead = {};
     rows = rows_but(problem.rows(), {});
-    build_lists(problem, lists, dead, rows, status);
+    listing = list_candidates(problem, lists, dead, rows);
   }
-  if (status != AssignmentStatus::optimal) return status;
+  if (listing == Listing::invalid_entry) return AssignmentStatus::invalid_entry;
   std::vector<std::int64_t> unassigned = assign_free_bests(problem, lists, rows);
   if (square && unassigned.size() > rows.size() / 10) {
     auction_prices(problem, lists, rows);

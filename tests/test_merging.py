@@ -40,7 +40,7 @@ def test_interpolation_is_linear_and_keeps_integers() -> None:
 def test_interpolation_names_every_misfit() -> None:
     a = {"w": torch.zeros(2), "x": torch.zeros(1), "v": torch.zeros(3)}
     b = {"w": torch.zeros(3), "y": torch.zeros(1), "v": torch.zeros(3)}
-    with pytest.raises(ValueError, match="x is only in one; y is only in one; w has shapes"):
+    with pytest.raises(ValueError, match="x is only in A; y is only in B; w has shape"):
         interpolate(a, b)
 
 

@@ -27,7 +27,7 @@ double typical_spread(CandidateLists<T>& lists, const std::vector<std::int64_t>&
   std::vector<double> spreads;
   const std::size_t step = std::max<std::size_t>(1, rows.size() / 256);
   for (std::size_t k = 0; k < rows.size(); k += step) {
-    const auto choice = lists.choose(rows[k]);
+    const BestTwo choice = lists.choose(rows[k]);
     const double spread = lists.bound(rows[k]) - choice.best;
     if (spread < infinity) spreads.push_back(spread);
   }
@@ -68,12 +68,12 @@ class Auction {
   }
 
   void bid(std::int64_t i, double tolerance, std::vector<std::int64_t>& queue) {
-    const auto choice = lists_.choose(i);
-    if (choice.col == none) return;
+    const BestTwo choice = lists_.choose(i);
+    if (choice.best_col == none) return;
     const double lead = choice.second < infinity ? choice.second - choice.best : 0.0;
-    problem_.price[choice.col] -= lead + tolerance;
-    const std::int64_t displaced = problem_.row4col[choice.col];
-    problem_.assign(i, choice.col);
+    problem_.price[choice.best_col] -= lead + tolerance;
+    const std::int64_t displaced = problem_.row4col[choice.best_col];
+    problem_.assign(i, choice.best_col);
     if (displaced == none) return;
     problem_.col4row[displaced] = none;
     queue.push_back(displaced);

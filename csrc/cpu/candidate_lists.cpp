@@ -51,17 +51,18 @@ bool CandidateLists<T>::build(std::int64_t i) {
 }
 
 template <typename T>
-typename CandidateLists<T>::Choice CandidateLists<T>::choose(std::int64_t i) {
+BestTwo CandidateLists<T>::choose(std::int64_t i) {
   for (bool fresh = false;; fresh = true) {
-    Choice choice{infinity, infinity, none};
+    BestTwo choice{infinity, infinity, none};
     const auto consider = [&](const Candidate* c, const Candidate* last) {
       for (; c != last; ++c) {
         const double reduced = double(c->cost) - problem_.price[c->col];
         if (reduced > choice.second) continue;
-        if (reduced < choice.best || (reduced == choice.best && preferred(c->col, choice.col))) {
+        if (reduced < choice.best ||
+            (reduced == choice.best && preferred(c->col, choice.best_col))) {
           choice.second = choice.best;
           choice.best = reduced;
-          choice.col = c->col;
+          choice.best_col = c->col;
         } else if (reduced < choice.second) {
           choice.second = reduced;
         }

@@ -23,21 +23,14 @@ class CandidateLists {
     std::int32_t col;
   };
 
-  // The cheapest and second cheapest reduced cost of a row. `second` may be an underestimate (the
-  // bound), never an overestimate.
-  struct Choice {
-    double best, second;
-    std::int64_t col;  // `none` when the row has no allowed edge
-  };
-
   explicit CandidateLists(Problem<T>& problem);
 
   // Reads row i and makes its list anew; false when an entry is NaN or minus infinity.
   bool build(std::int64_t i);
 
   // The best edge of row i, a free column before others among equals. Reads the row again if its
-  // list no longer tells.
-  Choice choose(std::int64_t i);
+  // list no longer tells. `second` may be an underestimate (the bound), never an overestimate.
+  BestTwo choose(std::int64_t i);
 
   // Near candidates come first: no reduced cost from near_end on is below near_bound, and none
   // outside the list below bound.

@@ -2,12 +2,15 @@
 // assignment problems", Computing 38, 325-340 (1987), doi:10.1007/BF02278710.
 //
 // We differ in a tie between columns at the same distance, which goes to a free one and ends the
-// search at once, and in a budget that ends the row reduction when rows compete for few columns.
+// search at once.
 
 #include "cpu/dense_paths.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
+
+#include "cpu/row_reduction.hpp"
 
 namespace fastrebasin::cpu {
 namespace {
@@ -17,38 +20,14 @@ class DensePaths {
  public:
   explicit DensePaths(Problem<T>& problem) : problem_(problem) {}
 
-  // Each row takes its cheapest column and lowers that column's price until the second cheapest is
-  // as good; the row that held the column is next. Returns the rows left unassigned.
-  std::vector<std::int64_t> reduce_rows(const std::vector<std::int64_t>& unassigned) {
-    std::vector<std::int64_t> queue(unassigned.rbegin(), unassigned.rend()), left;
-    auto budget = static_cast<std::int64_t>(3 * queue.size());
-    while (!queue.empty() && !problem_.stopped()) {
-      const std::int64_t i = queue.back();
-      queue.pop_back();
-      if (budget-- <= 0) {
-        left.push_back(i);
-        continue;
-      }
-      const BestTwo two = problem_.best_two(i);
-      std::int64_t j = two.best_col;
-      // A row with a single allowed edge would send the price to minus infinity.
-      const bool bids = two.best < two.second && two.second < infinity;
-      if (bids) {
-        problem_.price[j] -= two.second - two.best;
-      } else if (j < problem_.cols() && problem_.row4col[j] != none && two.second < infinity) {
-        j = find_free_tie(i, two.best, j);
-      }
-      const std::int64_t displaced = j < problem_.cols() ? problem_.row4col[j] : i;
-      if (displaced != none && !bids) {
-        left.push_back(i);  // displacing without a bid could go on for ever
-        continue;
-      }
-      problem_.assign(i, j);
-      if (displaced == none) continue;
-      problem_.col4row[displaced] = none;
-      queue.push_back(displaced);
-    }
-    return left;
+  // The best two columns of row i; a free one in place of a held one that is no cheaper.
+  BestTwo choose(std::int64_t i) {
+    BestTwo choice = problem_.best_two(i);
+    // Less than rounding could make of equal sums is no lead.
+    if (choice.second - choice.best <= 1e-12 * std::abs(choice.best)) choice.second = choice.best;
+    if (choice.second == choice.best && choice.best_col != none)
+      choice.best_col = find_free_tie(i, choice.best, choice.best_col);
+    return choice;
   }
 
   // Assigns one more row along a shortest path; false when there is none.
@@ -65,9 +44,9 @@ class DensePaths {
   }
 
  private:
-  // The first free column after `held` that is as cheap for row i as its best, or `held`.
+  // The first free column that is as cheap for row i as its best, or `held`.
   std::int64_t find_free_tie(std::int64_t i, double best, std::int64_t held) const {
-    for (std::int64_t j = held + 1; j < problem_.cols(); ++j)
+    for (std::int64_t j = held; j < problem_.cols(); ++j)
       if (problem_.row4col[j] == none && problem_.reduced_cost(i, j) == best) return j;
     return held;
   }
@@ -130,8 +109,9 @@ template <typename T>
 bool complete_dense(Problem<T>& problem, std::vector<std::int64_t> unassigned) {
   DensePaths<T> paths(problem);
   // Each sweep halves the unassigned rows or so; after two, searching beats bidding.
+  const auto choose = [&](std::int64_t i) { return paths.choose(i); };
   for (int sweep = 0; sweep < 2 && !unassigned.empty(); ++sweep)
-    unassigned = paths.reduce_rows(unassigned);
+    unassigned = reduce_rows(problem, unassigned, 3, choose);
   if (problem.stopped()) return false;
   return std::all_of(unassigned.begin(), unassigned.end(),
                      [&](std::int64_t row) { return paths.augment(row); });

@@ -12,44 +12,15 @@
 #include <utility>
 
 #include "cpu/dense_paths.hpp"
+#include "cpu/row_reduction.hpp"
 
 namespace fastrebasin::cpu {
 namespace {
 
+// A lead this small beside what a row's list spans isn't worth a bid.
 constexpr double negligible_lead = 1e-3;
 
 }  // namespace
-
-template <typename T>
-std::vector<std::int64_t> SparsePaths<T>::reduce_rows(const std::vector<std::int64_t>& unassigned) {
-  std::vector<std::int64_t> queue(unassigned.rbegin(), unassigned.rend()), left;
-  auto budget = static_cast<std::int64_t>(4 * queue.size());
-  while (!queue.empty() && !problem_.stopped()) {
-    const std::int64_t i = queue.back();
-    queue.pop_back();
-    if (budget-- <= 0) {
-      left.push_back(i);
-      continue;
-    }
-    const auto choice = lists_.choose(i);
-    // A lead that is nothing beside the row's spread counts as a tie: two rows that outbid each
-    // other by such a step, or by rounding, would go on until the budget is spent.
-    const double lead = choice.second - choice.best;
-    const bool bids = lead > negligible_lead * (lists_.bound(i) - choice.best) && lead < infinity;
-    if (choice.col == none) {
-      left.push_back(i);
-      continue;
-    }
-    if (bids) problem_.price[choice.col] -= lead;
-    const std::int64_t displaced = problem_.row4col[choice.col];
-    problem_.assign(i, choice.col);
-    if (displaced == none) continue;
-    problem_.col4row[displaced] = none;
-    // Without a bid, on a tie, going on with the displaced row could go on for ever.
-    (bids ? queue : left).push_back(displaced);
-  }
-  return left;
-}
 
 template <typename T>
 bool SparsePaths<T>::augment(std::int64_t start) {
@@ -170,9 +141,9 @@ std::vector<std::int64_t> assign_free_bests(Problem<T>& problem, CandidateLists<
                                             const std::vector<std::int64_t>& rows) {
   std::vector<std::int64_t> left;
   for (const std::int64_t i : rows) {
-    const auto choice = lists.choose(i);
-    if (choice.col != none && problem.row4col[choice.col] == none) {
-      problem.assign(i, choice.col);
+    const BestTwo choice = lists.choose(i);
+    if (choice.best_col != none && problem.row4col[choice.best_col] == none) {
+      problem.assign(i, choice.best_col);
     } else {
       left.push_back(i);
     }
@@ -184,8 +155,14 @@ template <typename T>
 bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists,
                      std::vector<std::int64_t> unassigned) {
   SparsePaths<T> paths(problem, lists);
+  const auto choose = [&](std::int64_t i) {
+    BestTwo choice = lists.choose(i);
+    if (choice.second - choice.best <= negligible_lead * (lists.bound(i) - choice.best))
+      choice.second = choice.best;
+    return choice;
+  };
   for (int sweep = 0; sweep < 2 && !unassigned.empty(); ++sweep)
-    unassigned = paths.reduce_rows(unassigned);
+    unassigned = reduce_rows(problem, unassigned, 4, choose);
   const std::int64_t patience = lists.builds() + problem.rows();
   for (; !unassigned.empty(); unassigned.pop_back()) {
     if (problem.stopped()) return false;

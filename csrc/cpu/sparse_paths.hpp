@@ -14,11 +14,6 @@ class SparsePaths {
   SparsePaths(Problem<T>& problem, CandidateLists<T>& lists)
       : problem_(problem), lists_(lists), columns_(problem.cols()), reread_(problem.rows(), 0) {}
 
-  // Augmenting row reduction: each row takes its cheapest column and lowers that column's price
-  // until the second cheapest is as good; the row that held the column is next. Returns the rows
-  // left unassigned.
-  std::vector<std::int64_t> reduce_rows(const std::vector<std::int64_t>& unassigned);
-
   // Assigns row `start` along a shortest path; false when there is none.
   bool augment(std::int64_t start);
 

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-__all__ = ["atomic_output", "check_fit", "load_checkpoint", "save_checkpoint"]
+__all__ = ["atomic_output", "check_fit", "check_same_shapes", "load_checkpoint", "save_checkpoint"]
 
 # Where training scripts keep the state dict inside a checkpoint.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "params")
@@ -108,6 +108,25 @@ def check_fit(params: Mapping[str, torch.Tensor], model: nn.Module, source: str)
         raise ValueError(
             f"{source} doesn't fit {type(model).__name__}:\n  " + "\n  ".join(problems)
         )
+
+
+def check_same_shapes(
+    params_a: Mapping[str, torch.Tensor], params_b: Mapping[str, torch.Tensor]
+) -> None:
+    """Check that two state dicts have the same names and shapes.
+
+    Raises:
+        ValueError: every tensor that only one of them has, or of another shape, in one message.
+    """
+    problems = [f"{name} is only in A" for name in params_a if name not in params_b]
+    problems += [f"{name} is only in B" for name in params_b if name not in params_a]
+    problems += [
+        f"{name} has shape {tuple(a.shape)} in A and {tuple(params_b[name].shape)} in B"
+        for name, a in params_a.items()
+        if name in params_b and a.shape != params_b[name].shape
+    ]
+    if problems:
+        raise ValueError("params_a and params_b don't fit together: " + "; ".join(problems))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastrebasin import architectures
+from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import Data, sources
 from fastrebasin.matching import Matching, straight_through_matching, weight_matching
 from fastrebasin.normalization import has_batch_norm, reset_batch_norm
@@ -57,14 +58,7 @@ def interpolate(
         >>> interpolate({"w": torch.zeros(2)}, {"w": torch.ones(2)}, 0.25)
         {'w': tensor([0.2500, 0.2500])}
     """
-    problems = [f"{name} is only in one" for name in sorted(set(params_a) ^ set(params_b))]
-    problems += [
-        f"{name} has shapes {tuple(a.shape)} and {tuple(params_b[name].shape)}"
-        for name, a in params_a.items()
-        if name in params_b and a.shape != params_b[name].shape
-    ]
-    if problems:
-        raise ValueError("params_a and params_b don't fit together: " + "; ".join(problems))
+    check_same_shapes(params_a, params_b)
     return {
         name: torch.lerp(a.detach(), params_b[name].detach().to(a.dtype), weight)
         if a.is_floating_point()

@@ -18,8 +18,8 @@ struct RowRange {
 
 // The cheapest and second cheapest columns of a row, by reduced cost (cost less price).
 struct BestTwo {
-  double best, second;  // +inf where there is no such column
-  std::int64_t best_col;
+  double best, second;    // +inf where there is no such column
+  std::int64_t best_col;  // -1 where there is none
 };
 
 // Columns at or below a threshold; see RowKernels::collect.

@@ -116,7 +116,7 @@ BestTwo best_two(const T* row, T sign, const double* price, std::int64_t cols) {
     col = better ? here : col;
     here += lanes;
   }
-  BestTwo two{infinity, infinity, cols};
+  BestTwo two{infinity, infinity, -1};
   for (int lane = 0; lane < lanes; ++lane) {
     insert(two, best[lane], col[lane]);
     two.second = second[lane] < two.second ? second[lane] : two.second;

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from fastrebasin.assignment import linear_sum_assignment
+from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.matching.result import Matching
 from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
 from fastrebasin.spec import PermutationSpec, is_running_statistic
@@ -91,7 +92,7 @@ class WeightMatcher:
         params_b: Mapping[str, torch.Tensor],
     ) -> None:
         self.sizes = spec.bind(params_a).sizes
-        _check_same_shapes(params_a, params_b)
+        check_same_shapes(params_a, params_b)
         self._names = [
             name
             for name, tensor in params_a.items()
@@ -198,17 +199,3 @@ class WeightMatcher:
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _check_same_shapes(
-    params_a: Mapping[str, torch.Tensor], params_b: Mapping[str, torch.Tensor]
-) -> None:
-    problems = [f"{name} is only in A" for name in params_a if name not in params_b]
-    problems += [f"{name} is only in B" for name in params_b if name not in params_a]
-    problems += [
-        f"{name} has shape {tuple(a.shape)} in A and {tuple(params_b[name].shape)} in B"
-        for name, a in params_a.items()
-        if name in params_b and a.shape != params_b[name].shape
-    ]
-    if problems:
-        raise ValueError("params_a and params_b don't fit together: " + "; ".join(problems))

@@ -1,5 +1,5 @@
 // The Python module `_core`: checks arguments, releases the GIL, and makes one call each.
-// Arrays cross as an address, a dtype, a shape and strides in elements.
+// Arrays cross as an address (0 for none), a dtype, a shape and strides in elements.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -33,25 +33,30 @@ bool signal_raised() {
 template <typename T>
 fastrebasin::cpu::AssignmentStatus solve(Address cost, std::array<std::int64_t, 2> shape,
                                          std::array<std::ptrdiff_t, 2> strides, bool maximize,
+                                         fastrebasin::cpu::WarmStart warm,
                                          fastrebasin::cpu::AssignmentResult result) {
   py::gil_scoped_release released;
   return fastrebasin::cpu::solve_assignment<T>(
-      {pointer<const T>(cost), shape[0], shape[1], strides[0], strides[1]}, maximize, result,
+      {pointer<const T>(cost), shape[0], shape[1], strides[0], strides[1]}, maximize, warm, result,
       signal_raised);
 }
 
 void solve_assignment(Address cost, const std::string& dtype, std::array<std::int64_t, 2> shape,
-                      std::array<std::ptrdiff_t, 2> strides, bool maximize, Address col4row,
-                      Address row_duals, Address col_duals) {
+                      std::array<std::ptrdiff_t, 2> strides, bool maximize, Address warm_col4row,
+                      Address warm_col_duals, Address col4row, Address row_duals, Address col_duals,
+                      Address gap) {
   using fastrebasin::cpu::AssignmentStatus;
   if (shape[0] < 0 || shape[1] < 0) throw std::invalid_argument("shape must not be negative");
-  const fastrebasin::cpu::AssignmentResult result{
-      pointer<std::int64_t>(col4row), pointer<double>(row_duals), pointer<double>(col_duals)};
+  const fastrebasin::cpu::AssignmentResult result{pointer<std::int64_t>(col4row),
+                                                  pointer<double>(row_duals),
+                                                  pointer<double>(col_duals), pointer<double>(gap)};
+  const fastrebasin::cpu::WarmStart warm{pointer<const std::int64_t>(warm_col4row),
+                                         pointer<const double>(warm_col_duals)};
   AssignmentStatus status;
   if (dtype == "float32") {
-    status = solve<float>(cost, shape, strides, maximize, result);
+    status = solve<float>(cost, shape, strides, maximize, warm, result);
   } else if (dtype == "float64") {
-    status = solve<double>(cost, shape, strides, maximize, result);
+    status = solve<double>(cost, shape, strides, maximize, warm, result);
   } else {
     throw std::invalid_argument("dtype must be float32 or float64, got " + dtype);
   }
@@ -71,6 +76,7 @@ void solve_assignment(Address cost, const std::string& dtype, std::array<std::in
 
 PYBIND11_MODULE(_core, m) {
   m.def("solve_assignment", &solve_assignment, "cost"_a, "dtype"_a, "shape"_a, "strides"_a,
-        "maximize"_a, "col4row"_a, "row_duals"_a, "col_duals"_a);
+        "maximize"_a, "warm_col4row"_a, "warm_col_duals"_a, "col4row"_a, "row_duals"_a,
+        "col_duals"_a, "gap"_a);
   m.def("cuda_built", &fastrebasin::cuda::built);
 }

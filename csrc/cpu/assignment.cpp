@@ -19,6 +19,7 @@
 #include "cpu/dense_paths.hpp"
 #include "cpu/problem.hpp"
 #include "cpu/sparse_paths.hpp"
+#include "cpu/warm_start.hpp"
 
 namespace fastrebasin::cpu {
 namespace {
@@ -59,10 +60,24 @@ std::vector<std::int64_t> rows_but(std::int64_t count, const std::vector<std::in
   return rows;
 }
 
+// Checks every entry and keeps what is still tight of a warm start.
 template <typename T>
-AssignmentStatus solve_dense(Problem<T>& problem) {
+AssignmentStatus assign_from(const WarmStart& warm, Problem<T>& problem,
+                             std::vector<std::int64_t>& unassigned) {
+  const std::vector<std::int64_t> rows = rows_but(problem.rows(), {});
+  for (const std::int64_t i : rows)
+    if (!problem.range(i).valid) return AssignmentStatus::invalid_entry;
+  unassigned = assign_tight_pairs(problem, warm, rows,
+                                  [&](std::int64_t i) { return problem.best_two(i).best; });
+  return AssignmentStatus::optimal;
+}
+
+// `warm` is null for a cold start.
+template <typename T>
+AssignmentStatus solve_dense(Problem<T>& problem, const WarmStart* warm) {
   std::vector<std::int64_t> unassigned;
-  const AssignmentStatus status = assign_row_minima(problem, unassigned);
+  const AssignmentStatus status =
+      warm ? assign_from(*warm, problem, unassigned) : assign_row_minima(problem, unassigned);
   if (status != AssignmentStatus::optimal) return status;
   return complete_dense(problem, unassigned) ? AssignmentStatus::optimal
                                              : AssignmentStatus::infeasible;
@@ -83,35 +98,49 @@ Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const Dea
   return Listing::complete;
 }
 
+// Assigns what needs no search. When that leaves many rows, because they want the same columns,
+// better prices to start from are worth an auction. After a warm start rows are many because they
+// all moved a little, which the row reduction mends at less cost.
 template <typename T>
-AssignmentStatus solve_sparse(Problem<T>& problem) {
+std::vector<std::int64_t> begin_assignment(Problem<T>& problem, CandidateLists<T>& lists,
+                                           const std::vector<std::int64_t>& rows,
+                                           const WarmStart* warm) {
+  const auto best = [&](std::int64_t i) { return lists.choose(i).best; };
+  const std::vector<std::int64_t> left =
+      warm ? assign_tight_pairs(problem, *warm, rows, best) : rows;
+  const std::vector<std::int64_t> unassigned = assign_free_bests(problem, lists, left);
+  const std::size_t few = warm ? rows.size() / 2 : rows.size() / 10;
+  if (problem.rows() != problem.cols() || unassigned.size() <= few) return unassigned;
+  auction_prices(problem, lists, rows);
+  return assign_free_bests(problem, lists, rows);
+}
+
+template <typename T>
+AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm) {
   const bool square = problem.rows() == problem.cols();
   DeadUnits dead = square ? find_dead_units(problem) : DeadUnits{};
+  const std::vector<double> prices = problem.price;
   set_aside(problem, dead);
   CandidateLists<T> lists(problem);
   std::vector<std::int64_t> rows = rows_but(problem.rows(), dead.rows);
   Listing listing = list_candidates(problem, lists, dead, rows);
   if (listing == Listing::not_dead) {
-    for (const std::int64_t j : dead.cols) problem.price[j] = 0.0;
+    problem.price = prices;
     dead = {};
     rows = rows_but(problem.rows(), {});
     listing = list_candidates(problem, lists, dead, rows);
   }
   if (listing == Listing::invalid_entry) return AssignmentStatus::invalid_entry;
-  std::vector<std::int64_t> unassigned = assign_free_bests(problem, lists, rows);
-  if (square && unassigned.size() > rows.size() / 10) {
-    auction_prices(problem, lists, rows);
-    unassigned = assign_free_bests(problem, lists, rows);
-  }
   const bool complete =
-      complete_sparse(problem, lists, unassigned) && bring_back(problem, lists, dead);
+      complete_sparse(problem, lists, begin_assignment(problem, lists, rows, warm)) &&
+      bring_back(problem, lists, dead);
   return complete ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
 }
 
 template <typename T>
-AssignmentStatus solve(Problem<T>& problem) {
+AssignmentStatus solve(Problem<T>& problem, const WarmStart* warm) {
   const AssignmentStatus status =
-      problem.rows() < smallest_sparse ? solve_dense(problem) : solve_sparse(problem);
+      problem.rows() < smallest_sparse ? solve_dense(problem, warm) : solve_sparse(problem, warm);
   // Every stage leaves its loops when stopped: what it returns then means nothing.
   return problem.stopped() ? AssignmentStatus::interrupted : status;
 }
@@ -125,14 +154,25 @@ void write_duals(const Problem<T>& problem, bool maximize, double* row_duals, do
   for (std::int64_t j = 0; j < problem.cols(); ++j) col_duals[j] = sign * problem.price[j];
 }
 
+// By how much the assignment can miss the optimum: the slack of its edges at these prices.
+template <typename T>
+double certified_gap(Problem<T>& problem) {
+  double gap = 0.0;
+  for (std::int64_t i = 0; i < problem.rows(); ++i)
+    gap += problem.reduced_cost(i, problem.col4row[i]) - problem.best_two(i).best;
+  return gap;
+}
+
 }  // namespace
 
 template <typename T>
-AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, AssignmentResult result,
+AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart warm,
+                                  AssignmentResult result,
                                   const std::function<bool()>& interrupted) {
   const bool wide = cost.rows <= cost.cols;
   Problem<T> problem(wide ? cost : cost.transposed(), maximize, interrupted);
-  const AssignmentStatus status = solve(problem);
+  const bool is_warm = take_prices(problem, warm, maximize);
+  const AssignmentStatus status = solve(problem, is_warm ? &warm : nullptr);
   if (status != AssignmentStatus::optimal) return status;
   const std::vector<std::int64_t>& col4row = wide ? problem.col4row : problem.row4col;
   std::copy(col4row.begin(), col4row.end(), result.col4row);
@@ -141,12 +181,13 @@ AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, AssignmentR
   } else {
     write_duals(problem, maximize, result.col_duals, result.row_duals);
   }
-  return status;
+  if (result.gap) *result.gap = certified_gap(problem);
+  return problem.stopped() ? AssignmentStatus::interrupted : status;
 }
 
-template AssignmentStatus solve_assignment(MatrixView<float>, bool, AssignmentResult,
+template AssignmentStatus solve_assignment(MatrixView<float>, bool, WarmStart, AssignmentResult,
                                            const std::function<bool()>&);
-template AssignmentStatus solve_assignment(MatrixView<double>, bool, AssignmentResult,
+template AssignmentStatus solve_assignment(MatrixView<double>, bool, WarmStart, AssignmentResult,
                                            const std::function<bool()>&);
 
 }  // namespace fastrebasin::cpu

@@ -28,6 +28,14 @@ struct AssignmentResult {
   std::int64_t* col4row;  // size rows: column given to each row, -1 for a row left over
   double* row_duals;      // size rows
   double* col_duals;      // size cols
+  double* gap;            // one number, or null: how far the objective can be from the optimum
+};
+
+// The result of a similar problem of the same shape, to start from; null pointers for none. It
+// may be of any problem at all: only speed suffers. Rectangular problems start cold.
+struct WarmStart {
+  const std::int64_t* col4row;
+  const double* col_duals;
 };
 
 // Minimum-cost (or maximum, with `maximize`) assignment of min(rows, cols) pairs.
@@ -35,12 +43,15 @@ struct AssignmentResult {
 // An entry of +inf (-inf with `maximize`) forbids its edge. On `optimal`, and up to rounding,
 // row_duals[i] + col_duals[j] <= cost(i, j) for all i, j (>= with `maximize`), with equality on
 // the assigned pairs, and the duals of rows or columns left over are zero: a proof of optimality.
-// On any other status the contents of `result` are unspecified.
+// The gap, which takes a pass over the matrix, is computed from the column duals alone: it bounds
+// the distance to the optimum whatever the solver did. On any other status the contents of
+// `result` are unspecified.
 //
 // `interrupted` is polled about every ten milliseconds and stops the solve when it returns true.
 // Meant for min(rows, cols) up to a few thousand: time grows with the cube in the worst case.
 template <typename T>
-AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, AssignmentResult result,
+AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart warm,
+                                  AssignmentResult result,
                                   const std::function<bool()>& interrupted);
 
 }  // namespace fastrebasin::cpu

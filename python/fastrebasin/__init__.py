@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from fastrebasin.assignment import linear_sum_assignment
+from fastrebasin.assignment import Assignment, linear_sum_assignment, solve_assignment
 from fastrebasin.evaluation import Ensemble, Evaluation, Score, evaluate, interpolation_curve
 from fastrebasin.matching import Matching, straight_through_matching, weight_matching
 from fastrebasin.merging import MergeResult, interpolate, merge
@@ -21,6 +21,7 @@ from fastrebasin.spec import PermutationSpec
 __version__ = _version("fastrebasin")
 
 __all__ = [
+    "Assignment",
     "Ensemble",
     "Evaluation",
     "Matching",
@@ -40,6 +41,7 @@ __all__ = [
     "random_coreset",
     "random_permutation",
     "reset_batch_norm",
+    "solve_assignment",
     "straight_through_matching",
     "weight_matching",
 ]

@@ -6,15 +6,13 @@ the core at once is here.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from fastrebasin import _core
-
-Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
 _NO_CUDA = (
     "{argument} is on {device}, but this build of fastrebasin has no CUDA kernels: "
@@ -36,11 +34,15 @@ def cuda_built() -> bool:
 
 
 def solve_assignment(
-    cost: npt.NDArray[np.float32] | npt.NDArray[np.float64] | torch.Tensor, maximize: bool
+    cost: npt.NDArray[np.float32] | npt.NDArray[np.float64] | torch.Tensor,
+    maximize: bool,
+    warm: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None,
+    gap: npt.NDArray[np.float64] | None = None,
 ) -> Solution:
     """Solve one assignment problem given as a float32 or float64 matrix on the CPU.
 
-    Any strides are read in place. `col4row` has -1 for a row that is left over.
+    Any strides are read in place. `col4row` has -1 for a row that is left over. `warm` is
+    (col4row, col_duals) of a problem of the same shape, contiguous; `gap` takes one number.
 
     Raises:
         ValueError: the matrix is on another device, is infeasible, or has NaN or infinitely good
@@ -56,6 +58,9 @@ def solve_assignment(
         address, dtype = cost.ctypes.data, str(cost.dtype)
         strides = tuple(stride // cost.itemsize for stride in cost.strides)
     solution = Solution(np.empty(rows, np.int64), np.empty(rows), np.empty(cols))
-    outputs = (array.ctypes.data for array in solution)
-    _core.solve_assignment(address, dtype, (rows, cols), strides, maximize, *outputs)
+    warm_arrays = (None, None) if warm is None else warm
+    addresses = [
+        0 if array is None else array.ctypes.data for array in (*warm_arrays, *solution, gap)
+    ]
+    _core.solve_assignment(address, dtype, (rows, cols), strides, maximize, *addresses)
     return solution

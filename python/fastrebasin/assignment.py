@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import overload
+from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import torch
 
 from fastrebasin import _native
 
-__all__ = ["linear_sum_assignment"]
+__all__ = ["Assignment", "linear_sum_assignment", "solve_assignment"]
 
 _EXACT_IN_FLOAT32 = {
     torch.float16,
@@ -67,6 +68,117 @@ def linear_sum_assignment(
         rows, cols = _pairs(_as_float_tensor(cost_matrix), maximize)
         return torch.from_numpy(rows), torch.from_numpy(cols)
     return _pairs(_as_float_array(cost_matrix), maximize)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An optimal assignment and its proof.
+
+    Attributes:
+        row_ind, col_ind: int64 vectors of length min(n, m), `row_ind` ascending.
+        row_duals, col_duals: float64 vectors of length n and m; up to rounding, their sums never
+            exceed the costs (never fall below them when maximising), and equal them on the pairs.
+        objective: sum of the pairs' costs, in float64.
+        gap: bound on how far the objective can be from the optimum, in float64, computed from
+            `col_duals` alone; zero, or what rounding makes of it.
+
+    Arrays are torch tensors if the cost was one. A batch has a leading axis on all of them.
+    """
+
+    row_ind: Any
+    col_ind: Any
+    row_duals: Any
+    col_duals: Any
+    objective: Any
+    gap: Any
+
+
+def solve_assignment(
+    cost: npt.ArrayLike | torch.Tensor,
+    *,
+    maximize: bool = False,
+    warm_start: Assignment | None = None,
+) -> Assignment:
+    """Solve one assignment problem or a batch exactly, with duals, and from a former result.
+
+    Args:
+        cost: shape (n, m) or (batch, n, m); as for `linear_sum_assignment`.
+        maximize: find the assignment of largest instead of smallest sum.
+        warm_start: the result of a similar problem of the same shape, such as this one a training
+            step ago. It only saves time: the answer is the optimum of `cost` whatever it was.
+
+    Returns:
+        The assignment, its duals, objective and gap.
+
+    Raises:
+        ValueError: not a matrix or a batch of matrices, a warm start of another shape, NaN or
+            infinitely good entries, no complete assignment, or a tensor on a device that this
+            build has no kernels for.
+        TypeError: a dtype that float64 can't hold, or a warm start that is no `Assignment`.
+
+    Example:
+        >>> import numpy as np
+        >>> cost = np.random.default_rng(0).normal(size=(300, 300))
+        >>> first = solve_assignment(cost)
+        >>> again = solve_assignment(cost + 1e-3 * cost**2, warm_start=first)
+        >>> bool(again.gap < 1e-9)
+        True
+
+    Source: as `linear_sum_assignment`; candidate lists, auction and dead units are our own.
+    """
+    is_tensor = isinstance(cost, torch.Tensor)
+    costs = _as_float_tensor(cost) if isinstance(cost, torch.Tensor) else _as_float_array(cost)
+    if costs.ndim not in (2, 3):
+        raise ValueError(f"cost must be a matrix or a batch of them, got {costs.ndim} axes")
+    if warm_start is not None:
+        _check_warm_start(warm_start, tuple(costs.shape))
+    if costs.ndim == 2:
+        fields = _solve_one(costs, maximize, _numpy_fields(warm_start))
+    else:
+        starts = _numpy_fields(warm_start)
+        solved = [
+            _solve_one(costs[k], maximize, None if starts is None else [f[k] for f in starts])
+            for k in range(costs.shape[0])
+        ]
+        fields = [np.stack(parts) for parts in zip(*solved, strict=True)] if solved else []
+        if not solved:
+            raise ValueError(f"cost must hold at least one matrix, got shape {tuple(costs.shape)}")
+    return Assignment(*(torch.as_tensor(f) if is_tensor else f for f in fields))
+
+
+def _solve_one(
+    cost: npt.NDArray[np.float64] | torch.Tensor,
+    maximize: bool,
+    start: list[npt.NDArray[Any]] | None,
+) -> list[npt.NDArray[Any]]:
+    """Solve one matrix; fields in the order of `Assignment`."""
+    gap = np.zeros(1)
+    warm = None
+    if start is not None and cost.shape[0] == cost.shape[1]:  # the core starts others cold
+        warm = (
+            np.ascontiguousarray(start[1], np.int64),
+            np.ascontiguousarray(start[3], np.float64),
+        )
+    solution = _native.solve_assignment(cost, bool(maximize), warm, gap)
+    row_ind = np.flatnonzero(solution.col4row >= 0)
+    col_ind = solution.col4row[row_ind]
+    objective = np.asarray(cost)[row_ind, col_ind].astype(np.float64).sum()
+    return [row_ind, col_ind, solution.row_duals, solution.col_duals, objective, gap[0]]
+
+
+def _numpy_fields(start: Assignment | None) -> list[npt.NDArray[Any]] | None:
+    if start is None:
+        return None
+    return [np.asarray(f) for f in (start.row_ind, start.col_ind, start.row_duals, start.col_duals)]
+
+
+def _check_warm_start(start: Assignment, shape: tuple[int, ...]) -> None:
+    if not isinstance(start, Assignment):
+        raise TypeError(f"warm_start must be an Assignment, got {type(start).__name__}")
+    found = (*np.shape(start.row_duals), *np.shape(start.col_duals)[-1:])
+    pairs = (*shape[:-2], min(shape[-2:]))
+    if found != shape or np.shape(start.col_ind) != pairs:
+        raise ValueError(f"warm_start must be of a problem of shape {shape}, got {found}")
 
 
 def _pairs(

@@ -4,8 +4,8 @@ Ainsworth, Hayase and Srinivasa, "Git Re-Basin", ICLR 2023, algorithm 1; Yamada 
 section 3. Coordinate descent: with all other groups held, the best permutation of one group is a
 linear assignment. We differ from the published loops in bookkeeping, not in decisions: a group
 whose neighbours haven't moved since its last solve is skipped, terms that depend on no permutation
-are multiplied once, gains are summed in float64 by gathering, and an assignment is replaced only
-by one that is better than rounding could make it.
+are multiplied once, each assignment starts from the group's last one, gains are summed in float64
+by gathering, and an assignment is replaced only by one that is better than rounding could make it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fastrebasin.assignment import linear_sum_assignment
+from fastrebasin.assignment import Assignment, solve_assignment
 from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.matching.result import Matching
 from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
@@ -106,6 +106,7 @@ class WeightMatcher:
             group: {other for term in terms for _, other in term.others}
             for group, terms in self._terms.items()
         }
+        self._former: dict[str, Assignment] = {}  # the last solution of each group's problem
         self._b = {name: _wide(params_b[name]) for name in self._names}
         self.set_target(params_a)
 
@@ -187,7 +188,10 @@ class WeightMatcher:
         if not parts:
             return None  # only statistics carry this group: nothing to match
         cost = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        rows, best = linear_sum_assignment(cost, maximize=True)
+        found = solve_assignment(cost, maximize=True, warm_start=self._former.get(group))
+        self._former[group] = found
+        best = found.col_ind
+        rows = torch.arange(len(best), device=cost.device)
         old = cost[rows, permutation[group].to(cost.device)].double()
         new = cost[rows, best].double()
         # Sums of products are off by about an ulp of their size: less is no gain, and keeping the

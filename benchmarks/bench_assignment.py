@@ -65,7 +65,7 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> Matrix:
     """Return the correlations of A's units with B's; dead units correlate with nothing."""
     centred = [t - t.mean(0) for t in (a, b)]
     unit = [t / t.norm(dim=0).clamp_min(1e-9) for t in centred]
-    return (unit[0].T @ unit[1]).numpy()
+    return np.asarray((unit[0].T @ unit[1]).numpy(), dtype=np.float32)
 
 
 def weight_products(a: torch.nn.Module, b: torch.nn.Module, layer: int) -> Matrix:
@@ -73,7 +73,8 @@ def weight_products(a: torch.nn.Module, b: torch.nn.Module, layer: int) -> Matri
     pa, pb = a.state_dict(), b.state_dict()
     here, after = f"layer{layer}", f"layer{layer + 1}.weight"
     product = pa[f"{here}.weight"] @ pb[f"{here}.weight"].T + pa[after].T @ pb[after]
-    return (product + torch.outer(pa[f"{here}.bias"], pb[f"{here}.bias"])).numpy()
+    biases = torch.outer(pa[f"{here}.bias"], pb[f"{here}.bias"])
+    return np.asarray((product + biases).numpy(), dtype=np.float32)
 
 
 def synthetic(n: int) -> Iterator[tuple[str, Matrix]]:
@@ -173,9 +174,8 @@ def main() -> None:
                 if kind is trained:
                     ratios.append(speed["ours"])
         if ratios:
-            print(
-                f"n={n}: geometric mean over trained networks x{statistics.geometric_mean(ratios):.1f}"
-            )
+            mean = statistics.geometric_mean(ratios)
+            print(f"n={n}: geometric mean over trained networks x{mean:.1f}")
     if arguments.out:
         machine = {"platform": platform.platform(), "cores": os.cpu_count()}
         date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

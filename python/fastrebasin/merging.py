@@ -119,7 +119,8 @@ def merge(
     permutation: Permutation = {}
     if align != "none":
         spec = architectures.known(model_a) if spec is None else spec.bind(params_a)
-        report["spec_deviation"] = spec.verify(model_a, _example(example_inputs, data), seed=seed)
+        example = _example(example_inputs, data, model_a)
+        report["spec_deviation"] = spec.verify(model_a, example, seed=seed)
         matching = _match(align, spec, model_a, model_b, data, seed=seed, progress=progress)
         permutation = matching.permutation
         params_b = apply_permutation(spec, permutation, params_b)
@@ -172,12 +173,13 @@ def _check_options(
 
 
 def _example(
-    example_inputs: torch.Tensor | tuple[object, ...] | None, data: Data | None
+    example_inputs: torch.Tensor | tuple[object, ...] | None, data: Data | None, model: nn.Module
 ) -> torch.Tensor | tuple[object, ...]:
-    """Return inputs to verify the spec on."""
+    """Return inputs to verify the spec on; those from `data` go to the model's device."""
     if example_inputs is not None:
         return example_inputs
     if data is None:
         raise ValueError("the spec can't be verified: give example_inputs or data")
     first = sources(data)[0]
-    return first.take(torch.arange(min(8, len(first))))[0]
+    x, _ = first.take(torch.arange(min(8, len(first))))
+    return x.to(next(model.parameters(), x).device)

@@ -186,3 +186,11 @@ def test_a_group_on_both_axes_is_refused() -> None:
     params = {"recurrent": torch.randn(4, 4)}
     with pytest.raises(ValueError, match="permutes two axes of recurrent"):
         weight_matching(spec, params, params)
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    spec, a, b = independent_pair()
+    b["layer1.weight"][2, 3] = float("nan")
+    a["layer0.bias"][1] = float("inf")
+    with pytest.raises(ValueError, match=r"layer0.bias of A, layer1.weight of B"):
+        weight_matching(spec, a, b)

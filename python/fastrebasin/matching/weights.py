@@ -50,7 +50,8 @@ def weight_matching(
         sweep only confirms that no group moves.
 
     Raises:
-        ValueError: shapes of A, B and the spec don't fit together, or `init` doesn't fit.
+        ValueError: shapes of A, B and the spec don't fit together, `init` doesn't fit, or weights
+            are not finite.
 
     Example:
         >>> from fastrebasin import PermutationSpec, apply_permutation
@@ -98,6 +99,7 @@ class WeightMatcher:
             for name, tensor in params_a.items()
             if tensor.is_floating_point() and not is_running_statistic(name)
         ]
+        _check_finite({"A": params_a, "B": params_b}, self._names)
         self._axes = {
             name: spec.axes.get(name, (None,) * params_a[name].ndim) for name in self._names
         }
@@ -198,6 +200,17 @@ class WeightMatcher:
         # old assignment then makes the descent end.
         rounding = torch.finfo(cost.dtype).eps * new.abs().sum().item()
         return best.cpu() if (new.sum() - old.sum()).item() > rounding else None
+
+
+def _check_finite(models: Mapping[str, Mapping[str, torch.Tensor]], names: list[str]) -> None:
+    broken = [
+        f"{name} of {label}"
+        for label, params in models.items()
+        for name in names
+        if not torch.isfinite(params[name]).all()
+    ]
+    if broken:
+        raise ValueError("weights must be finite, but these are not: " + ", ".join(broken))
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:

@@ -130,19 +130,19 @@ def solve_assignment(
     costs = _as_float_tensor(cost) if isinstance(cost, torch.Tensor) else _as_float_array(cost)
     if costs.ndim not in (2, 3):
         raise ValueError(f"cost must be a matrix or a batch of them, got {costs.ndim} axes")
+    if costs.ndim == 3 and costs.shape[0] == 0:
+        raise ValueError(f"cost must hold at least one matrix, got shape {tuple(costs.shape)}")
     if warm_start is not None:
         _check_warm_start(warm_start, tuple(costs.shape))
+    starts = _numpy_fields(warm_start)
     if costs.ndim == 2:
-        fields = _solve_one(costs, maximize, _numpy_fields(warm_start))
+        fields = _solve_one(costs, maximize, starts)
     else:
-        starts = _numpy_fields(warm_start)
         solved = [
             _solve_one(costs[k], maximize, None if starts is None else [f[k] for f in starts])
             for k in range(costs.shape[0])
         ]
-        fields = [np.stack(parts) for parts in zip(*solved, strict=True)] if solved else []
-        if not solved:
-            raise ValueError(f"cost must hold at least one matrix, got shape {tuple(costs.shape)}")
+        fields = [np.stack(parts) for parts in zip(*solved, strict=True)]
     return Assignment(*(torch.as_tensor(f) if is_tensor else f for f in fields))
 
 

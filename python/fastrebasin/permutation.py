@@ -150,14 +150,15 @@ def apply_permutation(
     """
     checked = check_permutation(permutation, spec.bind(params).sizes)
     return {
-        name: _gather(tensor.detach(), spec.axes.get(name, ()), checked)
+        name: gather_axes(tensor.detach(), spec.axes.get(name, ()), checked)
         for name, tensor in params.items()
     }
 
 
-def _gather(
+def gather_axes(
     tensor: torch.Tensor, groups: tuple[str | None, ...], permutation: Permutation
 ) -> torch.Tensor:
+    """Return a new tensor, each axis gathered by the permutation of its group, if it has one."""
     moved = tensor
     for axis, group in enumerate(groups):
         if group is not None:

@@ -18,7 +18,12 @@ import torch
 from fastrebasin.assignment import Assignment, solve_assignment
 from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.matching.result import Matching
-from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
+from fastrebasin.permutation import (
+    Permutation,
+    check_permutation,
+    gather_axes,
+    identity_permutation,
+)
 from fastrebasin.spec import PermutationSpec, is_running_statistic
 
 __all__ = ["weight_matching"]
@@ -145,10 +150,7 @@ class WeightMatcher:
         """Return the inner product of A with the permuted B over all matched parameters."""
         total = 0.0
         for name in self._names:
-            moved = self._b[name]
-            for axis, group in enumerate(self._axes[name]):
-                if group is not None:
-                    moved = moved.index_select(axis, permutation[group].to(moved.device))
+            moved = gather_axes(self._b[name], self._axes[name], permutation)
             total += torch.sum(self._a[name] * moved, dtype=torch.float64).item()
         return total
 

@@ -103,6 +103,7 @@ Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const Dea
 // all moved a little, which the row reduction mends at less cost.
 template <typename T>
 std::vector<std::int64_t> begin_assignment(Problem<T>& problem, CandidateLists<T>& lists,
+                                           EqualColumns<T>& equal,
                                            const std::vector<std::int64_t>& rows,
                                            const WarmStart* warm) {
   const auto best = [&](std::int64_t i) { return lists.choose(i).best; };
@@ -111,7 +112,7 @@ std::vector<std::int64_t> begin_assignment(Problem<T>& problem, CandidateLists<T
   const std::vector<std::int64_t> unassigned = assign_free_bests(problem, lists, left);
   const std::size_t few = warm ? rows.size() / 2 : rows.size() / 10;
   if (problem.rows() != problem.cols() || unassigned.size() <= few) return unassigned;
-  auction_prices(problem, lists, rows);
+  auction_prices(problem, lists, equal, rows);
   return assign_free_bests(problem, lists, rows);
 }
 
@@ -119,21 +120,25 @@ template <typename T>
 AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm) {
   const bool square = problem.rows() == problem.cols();
   DeadUnits dead = square ? find_dead_units(problem) : DeadUnits{};
-  const std::vector<double> prices = problem.price;
+  const std::vector<double> prices = problem.prices();
   set_aside(problem, dead);
-  CandidateLists<T> lists(problem);
+  EqualColumns<T> equal(problem);
+  equal.add(dead.spare_cols);
+  CandidateLists<T> lists(problem, equal);
   std::vector<std::int64_t> rows = rows_but(problem.rows(), dead.rows);
   Listing listing = list_candidates(problem, lists, dead, rows);
   if (listing == Listing::not_dead) {
-    problem.price = prices;
+    for (std::int64_t j = 0; j < problem.cols(); ++j) problem.set_price(j, prices[j]);
     dead = {};
+    equal.clear();
     rows = rows_but(problem.rows(), {});
     listing = list_candidates(problem, lists, dead, rows);
   }
   if (listing == Listing::invalid_entry) return AssignmentStatus::invalid_entry;
+  price_spares(equal, lists, rows);
   const bool complete =
-      complete_sparse(problem, lists, begin_assignment(problem, lists, rows, warm)) &&
-      bring_back(problem, lists, dead);
+      complete_sparse(problem, lists, equal, begin_assignment(problem, lists, equal, rows, warm)) &&
+      bring_back(problem, lists, equal, dead);
   return complete ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
 }
 
@@ -151,7 +156,7 @@ void write_duals(const Problem<T>& problem, bool maximize, double* row_duals, do
   const double sign = maximize ? -1.0 : 1.0;
   for (std::int64_t i = 0; i < problem.rows(); ++i)
     row_duals[i] = sign * problem.reduced_cost(i, problem.col4row[i]);
-  for (std::int64_t j = 0; j < problem.cols(); ++j) col_duals[j] = sign * problem.price[j];
+  for (std::int64_t j = 0; j < problem.cols(); ++j) col_duals[j] = sign * problem.price(j);
 }
 
 // By how much the assignment can miss the optimum: the slack of its edges at these prices.

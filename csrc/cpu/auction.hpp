@@ -13,7 +13,7 @@ namespace fastrebasin::cpu {
 // was bid down and then left alone would break the rule that columns left over keep the highest
 // price.
 template <typename T>
-void auction_prices(Problem<T>& problem, CandidateLists<T>& lists,
+void auction_prices(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal,
                     const std::vector<std::int64_t>& rows);
 
 }  // namespace fastrebasin::cpu

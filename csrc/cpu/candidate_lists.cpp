@@ -4,85 +4,145 @@
 #include "cpu/candidate_lists.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 namespace fastrebasin::cpu {
-namespace {
-
-// Which of a row's 32 group minima, in ascending order, bounds the list and its near part: in a row
-// of random numbers, about 37 columns lie below the one and 7 below the other.
-constexpr int list_rank = 22;
-constexpr int near_rank = 6;
-
-}  // namespace
-
 template <typename T>
-CandidateLists<T>::CandidateLists(Problem<T>& problem)
-    : problem_(problem), candidates_(problem.rows() * capacity), rows_(problem.rows()) {}
+CandidateLists<T>::CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal)
+    : problem_(problem), equal_(equal), lists_(problem.rows()) {}
 
 template <typename T>
 bool CandidateLists<T>::build(std::int64_t i) {
   ++builds_;
-  double minima[row_groups];
-  if (!problem_.group_minima(i, minima)) return false;
+  problem_.count_reads(2 * problem_.cols());
+  const T* row = problem_.row(i);
+  const T* ceiling = problem_.ceiling();
+  Depths<T> depths;
+  if (!problem_.kernels().measure(row, problem_.sign(), ceiling, problem_.cols(), &depths))
+    return false;
+  if (depths.forty == T(infinity)) return list_allowed(i), true;
   // Rows start at different places, so that rows of many equal costs keep different columns.
-  const std::int64_t blocks = problem_.cols() / row_groups;
-  const std::int64_t start = blocks ? i * 7919 % blocks * row_groups : 0;
-  std::int32_t columns[capacity];
-  double reduced[capacity];
-  double threshold = infinity;
-  Collected found{};
-  for (int rank = list_rank;; rank /= 2) {
-    threshold = minima[rank];
-    found = problem_.collect(i, threshold, start, capacity, columns, reduced);
-    if (found.smallest_missed == infinity || rank == 0) break;
+  const std::int64_t blocks = problem_.cols() / collect_width;
+  const std::int64_t start = blocks ? i * 7919 % blocks * collect_width : 0;
+  std::int32_t columns[capacity + collect_width];
+  // Should equal costs be too many for the list, a lower bound will have to do. The lowest of all
+  // holds even where the list has no room for all its columns.
+  for (const T bound : {depths.forty, depths.seven, depths.lowest}) {
+    const std::int64_t count = problem_.kernels().collect(
+        row, problem_.sign(), ceiling, problem_.cols(), bound, start, capacity, columns);
+    if (count >= capacity && bound > depths.lowest) continue;
+    fill(i, columns, std::min(count, capacity), bound, std::min(bound, depths.seven));
+    break;
   }
-  Row& row = rows_[i];
-  row.bound = std::min(threshold, found.smallest_missed);
-  row.near_bound = std::min(minima[near_rank], row.bound);
-  row.count = static_cast<std::int32_t>(found.count);
-  Candidate* near = &candidates_[i * capacity];
-  Candidate* far = near + row.count;
-  for (std::int32_t k = 0; k < row.count; ++k) {
-    Candidate& place = reduced[k] <= row.near_bound ? *near++ : *--far;
-    place = {static_cast<T>(problem_.cost(i, columns[k])), columns[k]};
-  }
-  row.near_count = static_cast<std::int32_t>(near - begin(i));
   return true;
 }
 
+// Makes the list of a row with few allowed edges, reading them one by one.
 template <typename T>
-BestTwo CandidateLists<T>::choose(std::int64_t i) {
-  for (bool fresh = false;; fresh = true) {
-    BestTwo choice{infinity, infinity, none};
-    const auto consider = [&](const Candidate* c, const Candidate* last) {
-      for (; c != last; ++c) {
-        const double reduced = double(c->cost) - problem_.price[c->col];
-        if (reduced > choice.second) continue;
-        if (reduced < choice.best ||
-            (reduced == choice.best && preferred(c->col, choice.best_col))) {
-          choice.second = choice.best;
-          choice.best = reduced;
-          choice.best_col = c->col;
-        } else if (reduced < choice.second) {
-          choice.second = reduced;
-        }
-      }
+void CandidateLists<T>::list_allowed(std::int64_t i) {
+  std::vector<std::pair<double, std::int32_t>> allowed;
+  for (std::int64_t j = 0; j < problem_.cols(); ++j)
+    if (problem_.cost(i, j) < infinity && problem_.ceiling()[j] > -T(infinity))
+      allowed.emplace_back(problem_.reduced_cost(i, j), static_cast<std::int32_t>(j));
+  T bound = T(infinity);
+  if (static_cast<std::int64_t>(allowed.size()) > capacity) {
+    std::nth_element(allowed.begin(), allowed.begin() + capacity, allowed.end());
+    bound = std::nextafter(static_cast<T>(allowed[capacity].first), -T(infinity));
+    allowed.resize(capacity);
+  }
+  std::int32_t columns[capacity] = {};
+  std::transform(allowed.begin(), allowed.end(), columns, [](const auto& a) { return a.second; });
+  fill(i, columns, static_cast<std::int64_t>(allowed.size()), bound, bound);
+}
+
+template <typename T>
+void CandidateLists<T>::fill(std::int64_t i, const std::int32_t* columns, std::int64_t count,
+                             T bound, T near_bound) {
+  List& list = lists_[i];
+  std::int64_t near = 0, far = count;
+  const auto put = [&](std::int64_t place, T cost, std::int32_t column) {
+    Block& block = list.blocks[place / Block::size];
+    block.costs[place % Block::size] = cost;
+    block.columns[place % Block::size] = column;
+  };
+  for (std::int64_t k = 0; k < count; ++k) {
+    const std::int32_t j = columns[k];
+    const T cost = problem_.sign() * problem_.row(i)[j];
+    const bool is_near = cost - problem_.ceiling()[j] <= near_bound;
+    put(is_near ? near : far - 1, cost, j);
+    near += is_near;
+    far -= !is_near;
+  }
+  for (std::int64_t k = count; k < capacity && k % Block::size != 0; ++k) put(k, T(infinity), 0);
+  list.bound = bound;
+  list.near_bound = near_bound;
+  list.count = static_cast<std::int32_t>(count);
+  list.near_count = static_cast<std::int32_t>(near);
+}
+
+template <typename T>
+BestTwo CandidateLists<T>::choose_listed(std::int64_t i) {
+  for (bool renewed = false;; renewed = true) {
+    const List& list = lists_[i];
+    const auto best_of = [&](std::int64_t count) {
+      return problem_.kernels().best_two_listed(list.blocks, count, problem_.prices().data());
     };
-    consider(begin(i), near_end(i));
-    if (choice.second > near_bound(i)) consider(near_end(i), end(i));
-    if (choice.best <= bound(i) || fresh) {
-      choice.second = std::max(choice.best, std::min(choice.second, bound(i)));
+    BestTwo choice = best_of(list.near_count);
+    if (choice.second > list.near_bound) choice = best_of(list.count);
+    if (choice.best <= list.bound) {
+      if (choice.best_col != none)
+        choice.best_col =
+            choice.second > choice.best
+                ? list.blocks[choice.best_col / Block::size].columns[choice.best_col % Block::size]
+                : preferred_tie(i, choice.best);
+      choice.second = std::max(choice.best, std::min(choice.second, list.bound));
       return choice;
     }
+    // The bound may lie below the best by what rounding a price up to T makes.
+    if (renewed) return problem_.best_two(i);
     build(i);
   }
 }
 
-// Of two equally cheap columns, the free one, then the one further left.
 template <typename T>
-bool CandidateLists<T>::preferred(std::int64_t col, std::int64_t to) const {
-  const bool free = problem_.row4col[col] == none, to_free = problem_.row4col[to] == none;
-  return free != to_free ? free : col < to;
+BestTwo CandidateLists<T>::choose(std::int64_t i) {
+  BestTwo choice = choose_listed(i);
+  const double reduced = equal_.reduced_cost(i);
+  if (reduced < choice.best) {
+    const std::int64_t free = equal_.find_free();
+    return {reduced, reduced, free == none ? equal_.cols().front() : free};
+  }
+  choice.second = std::min(choice.second, reduced);
+  return choice;
+}
+
+// What row i pays for column j. Few columns that are asked for aren't in the list, which the
+// processor has at hand: the matrix it would have to wait for.
+template <typename T>
+double CandidateLists<T>::cost(std::int64_t i, std::int64_t j) const {
+  const List& list = lists_[i];
+  for (std::int32_t k = 0; k < list.count; ++k) {
+    const Block& block = list.blocks[k / Block::size];
+    if (block.columns[k % Block::size] == j) return double(block.costs[k % Block::size]);
+  }
+  return problem_.cost(i, j);
+}
+
+// Of row i's candidates with this reduced cost the first that is free, or else the first.
+template <typename T>
+std::int64_t CandidateLists<T>::preferred_tie(std::int64_t i, double reduced) const {
+  std::int64_t best = none;
+  bool best_is_free = false;
+  visit_range(i, 0, lists_[i].count, [&](std::int64_t j, double r) {
+    if (r != reduced) return;
+    const bool free = problem_.row4col[j] == none;
+    if (best == none || (free != best_is_free ? free : j < best)) {
+      best = j;
+      best_is_free = free;
+    }
+  });
+  return best;
 }
 
 template class CandidateLists<float>;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/equal_columns.hpp"
 #include "cpu/problem.hpp"
 
 namespace fastrebasin::cpu {
@@ -11,50 +12,75 @@ namespace fastrebasin::cpu {
 // the solver read instead of the matrix.
 //
 // Why the bound is rigorous: a list holds every column whose reduced cost was at most the bound
-// when the list was built. Prices only fall, so reduced costs only rise: whatever isn't in the
-// list stays above the bound for ever. The subtraction cost - price is the same here and in every
-// later stage, and rounding is monotone, so this holds in floating point too. A row whose cheapest
-// candidate rises above the bound is read again, at the prices of that moment.
+// when the list was made. Prices only fall, so reduced costs only rise: whatever isn't in the list
+// stays above the bound for ever. The subtraction cost - price is the same here and in every later
+// stage, and rounding is monotone, so this holds in floating point too. A row whose cheapest
+// candidate rises above the bound gets a new list, at the prices of that moment.
 template <typename T>
 class CandidateLists {
  public:
-  struct Candidate {
-    T cost;
-    std::int32_t col;
-  };
+  // `equal` are in no list; they must outlive the lists.
+  CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal);
 
-  explicit CandidateLists(Problem<T>& problem);
-
-  // Reads row i and makes its list anew; false when an entry is NaN or minus infinity.
+  // Reads row i and makes its list; false when an entry is NaN or minus infinity.
   bool build(std::int64_t i);
 
-  // The best edge of row i, a free column before others among equals. Reads the row again if its
-  // list no longer tells. `second` may be an underestimate (the bound), never an overestimate.
+  // The best edge of row i but for the equal columns, a free column before others among equals.
+  // Reads the row again if its list no longer tells. `second` may be an underestimate (the bound),
+  // never an overestimate.
+  BestTwo choose_listed(std::int64_t i);
+
+  // The best edge of row i. One of several equal columns has no lead over the others.
   BestTwo choose(std::int64_t i);
 
-  // Near candidates come first: no reduced cost from near_end on is below near_bound, and none
-  // outside the list below bound.
-  const Candidate* begin(std::int64_t i) const { return &candidates_[i * capacity]; }
-  const Candidate* near_end(std::int64_t i) const { return begin(i) + rows_[i].near_count; }
-  const Candidate* end(std::int64_t i) const { return begin(i) + rows_[i].count; }
-  double near_bound(std::int64_t i) const { return rows_[i].near_bound; }
-  double bound(std::int64_t i) const { return rows_[i].bound; }
+  // What row i pays for column j at the present prices.
+  double reduced_cost(std::int64_t i, std::int64_t j) const {
+    return cost(i, j) - problem_.price(j);
+  }
+
+  // Calls visit(column, reduced cost) for the candidates of row i: the near ones, or the others. No
+  // reduced cost of the others is below near_bound, and none outside the list below bound.
+  template <typename Visit>
+  void visit_near(std::int64_t i, Visit visit) const {
+    visit_range(i, 0, lists_[i].near_count, visit);
+  }
+  template <typename Visit>
+  void visit_far(std::int64_t i, Visit visit) const {
+    visit_range(i, lists_[i].near_count, lists_[i].count, visit);
+  }
+  double near_bound(std::int64_t i) const { return lists_[i].near_bound; }
+  double bound(std::int64_t i) const { return lists_[i].bound; }
 
   std::int64_t builds() const { return builds_; }
 
  private:
+  using Block = ListBlock<T>;
   static constexpr std::int64_t capacity = 64;
 
-  struct Row {
+  // Near candidates come first. Starts a cache line, as each block of float costs does.
+  struct alignas(64) List {
     double bound = -infinity, near_bound = -infinity;
     std::int32_t count = 0, near_count = 0;
+    alignas(64) Block blocks[capacity / Block::size];
   };
 
-  bool preferred(std::int64_t col, std::int64_t to) const;
+  template <typename Visit>
+  void visit_range(std::int64_t i, std::int32_t from, std::int32_t to, Visit visit) const {
+    for (std::int32_t k = from; k < to; ++k) {
+      const Block& block = lists_[i].blocks[k / Block::size];
+      const std::int32_t j = block.columns[k % Block::size];
+      visit(j, double(block.costs[k % Block::size]) - problem_.price(j));
+    }
+  }
+
+  void list_allowed(std::int64_t i);
+  void fill(std::int64_t i, const std::int32_t* columns, std::int64_t count, T bound, T near_bound);
+  double cost(std::int64_t i, std::int64_t j) const;
+  std::int64_t preferred_tie(std::int64_t i, double reduced) const;
 
   Problem<T>& problem_;
-  std::vector<Candidate> candidates_;  // (rows, capacity)
-  std::vector<Row> rows_;
+  const EqualColumns<T>& equal_;
+  std::vector<List> lists_;
   std::int64_t builds_ = 0;
 };
 

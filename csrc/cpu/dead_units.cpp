@@ -1,6 +1,8 @@
 #include "cpu/dead_units.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 
 #include "cpu/sparse_paths.hpp"
 
@@ -45,54 +47,70 @@ DeadUnits find_dead_units(Problem<T>& problem) {
   std::vector<std::int64_t> live;
   for (std::int64_t i = 0; i < problem.rows(); ++i)
     (is_constant_row(problem, i) ? dead.rows : live).push_back(i);
-  if (dead.rows.empty()) return dead;
-  if (live.empty()) {
-    dead.cols = dead.rows;
-  } else {
-    dead.cols = likely_dead_columns(problem, live);
-  }
+  dead.cols = live.empty() ? dead.rows : likely_dead_columns(problem, live);
+  if (dead.rows.empty() && dead.cols.size() < 2) return {};
   const std::size_t pairs = std::min(dead.rows.size(), dead.cols.size());
   dead.rows.resize(pairs);
+  dead.spare_cols.assign(dead.cols.begin() + static_cast<std::ptrdiff_t>(pairs), dead.cols.end());
   dead.cols.resize(pairs);
   return dead;
 }
 
 template <typename T>
 bool dead_columns_agree(const Problem<T>& problem, const DeadUnits& dead, std::int64_t i) {
-  return dead.cols.empty() || std::all_of(dead.cols.begin(), dead.cols.end(), [&](std::int64_t j) {
-           return problem.cost(i, j) == problem.cost(i, dead.cols.front());
-         });
+  const auto& known = dead.cols.empty() ? dead.spare_cols : dead.cols;
+  if (known.empty()) return true;
+  const double cost = problem.cost(i, known.front());
+  const auto agrees = [&](std::int64_t j) { return problem.cost(i, j) == cost; };
+  return std::all_of(dead.cols.begin(), dead.cols.end(), agrees) &&
+         std::all_of(dead.spare_cols.begin(), dead.spare_cols.end(), agrees);
 }
 
 template <typename T>
 void set_aside(Problem<T>& problem, const DeadUnits& dead) {
-  for (const std::int64_t j : dead.cols) problem.price[j] = -infinity;
+  for (const std::int64_t j : dead.cols) problem.set_unlisted_price(j, -infinity);
 }
 
 template <typename T>
-bool bring_back(Problem<T>& problem, CandidateLists<T>& lists, const DeadUnits& dead) {
-  if (dead.cols.empty()) return true;
-  const std::int64_t any = dead.cols.front();
+void price_spares(EqualColumns<T>& equal, CandidateLists<T>& lists,
+                  const std::vector<std::int64_t>& rows) {
+  if (equal.empty()) return;
+  // The price from which on a row prefers an equal column to its best listed one.
+  std::vector<double> thresholds;
+  for (const std::int64_t i : rows) {
+    const double threshold = equal.cost(i) - lists.choose_listed(i).best;
+    if (std::abs(threshold) < infinity) thresholds.push_back(threshold);
+  }
+  if (thresholds.empty()) return;
+  const std::size_t wanted = std::min(equal.cols().size(), thresholds.size() - 1);
+  const auto last = thresholds.begin() + static_cast<std::ptrdiff_t>(wanted);
+  std::nth_element(thresholds.begin(), last, thresholds.end());
+  equal.set_price(*last);
+}
+
+template <typename T>
+bool bring_back(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal,
+                const DeadUnits& dead) {
+  if (dead.rows.empty()) return true;
+  equal.add(dead.cols);
   double price = infinity;
   for (std::int64_t i = 0; i < problem.rows(); ++i)
     if (const std::int64_t j = problem.col4row[i]; j != none)
-      price = std::min(price, problem.cost(i, any) - problem.reduced_cost(i, j));
-  if (price == infinity) price = 0.0;  // there is no core
-  for (const std::int64_t j : dead.cols) problem.price[j] = price;
+      price = std::min(price, equal.cost(i) - problem.reduced_cost(i, j));
+  equal.set_price(price < infinity ? price : 0.0);  // without a core, any will do
 
-  std::vector<std::int64_t> free_cols(dead.cols.rbegin(), dead.cols.rend());
   std::vector<std::int64_t> free_rows(dead.rows.rbegin(), dead.rows.rend());
-  SparsePaths<T> paths(problem, lists);
-  while (!free_rows.empty()) {
-    if (*std::max_element(problem.price.begin(), problem.price.end()) <= price) break;
+  SparsePaths<T> paths(problem, lists, equal);
+  for (; !free_rows.empty(); free_rows.pop_back()) {
+    if (*std::max_element(problem.prices().begin(), problem.prices().end()) <= equal.price()) break;
     lists.build(free_rows.back());
-    paths.set_exit(free_cols.back());
     if (!paths.augment(free_rows.back())) return false;
-    free_rows.pop_back();
-    free_cols.pop_back();
   }
-  for (; !free_rows.empty(); free_rows.pop_back(), free_cols.pop_back())
-    problem.assign(free_rows.back(), free_cols.back());
+  for (const std::int64_t j : dead.cols) {
+    if (problem.row4col[j] != none) continue;
+    problem.assign(free_rows.back(), j);
+    free_rows.pop_back();
+  }
   return true;
 }
 
@@ -100,7 +118,9 @@ bool bring_back(Problem<T>& problem, CandidateLists<T>& lists, const DeadUnits& 
   template DeadUnits find_dead_units(Problem<T>&);                                     \
   template bool dead_columns_agree(const Problem<T>&, const DeadUnits&, std::int64_t); \
   template void set_aside(Problem<T>&, const DeadUnits&);                              \
-  template bool bring_back(Problem<T>&, CandidateLists<T>&, const DeadUnits&);
+  template void price_spares(EqualColumns<T>&, CandidateLists<T>&,                     \
+                             const std::vector<std::int64_t>&);                        \
+  template bool bring_back(Problem<T>&, CandidateLists<T>&, EqualColumns<T>&, const DeadUnits&);
 FASTREBASIN_INSTANTIATE(float)
 FASTREBASIN_INSTANTIATE(double)
 #undef FASTREBASIN_INSTANTIATE

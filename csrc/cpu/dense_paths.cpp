@@ -68,7 +68,7 @@ class DensePaths {
   // find it "closer" by an ulp and bend the predecessors into a loop.
   std::int64_t find_shortest_path(std::int64_t start) {
     if (open_price_.empty()) {
-      open_price_ = problem_.price;
+      open_price_ = problem_.prices();
       predecessor_.resize(problem_.cols());
     }
     distance_.assign(problem_.cols(), infinity);
@@ -90,8 +90,8 @@ class DensePaths {
       distance_[j] = infinity;
     }
     for (const auto& [j, distance] : closed_) {
-      if (sink != none) problem_.price[j] += distance - lowest;
-      open_price_[j] = problem_.price[j];
+      if (sink != none) problem_.set_price(j, problem_.price(j) + (distance - lowest));
+      open_price_[j] = problem_.price(j);
     }
     return sink;
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -26,9 +27,10 @@ class Problem {
  public:
   // Requires cost.rows <= cost.cols. `interrupted` must outlive the problem.
   Problem(MatrixView<T> cost, bool maximize, const std::function<bool()>& interrupted)
-      : price(cost.cols, 0.0),
-        col4row(cost.rows, none),
+      : col4row(cost.rows, none),
         row4col(cost.cols, none),
+        price_(cost.cols, 0.0),
+        ceiling_(cost.cols, T(0)),
         cost_(cost),
         sign_(maximize ? T(-1) : T(1)),
         kernels_(row_kernels<T>()),
@@ -40,7 +42,24 @@ class Problem {
   std::int64_t cols() const { return cost_.cols; }
 
   double cost(std::int64_t i, std::int64_t j) const { return double(sign_ * row(i)[j]); }
-  double reduced_cost(std::int64_t i, std::int64_t j) const { return cost(i, j) - price[j]; }
+  double reduced_cost(std::int64_t i, std::int64_t j) const { return cost(i, j) - price_[j]; }
+
+  double price(std::int64_t j) const { return price_[j]; }
+  const std::vector<double>& prices() const { return price_; }
+  void set_price(std::int64_t j, double value) {
+    price_[j] = value;
+    ceiling_[j] = rounded_up(value);
+  }
+  // Prices a column that no list may hold: to the passes that look for candidates it costs +inf.
+  void set_unlisted_price(std::int64_t j, double value) {
+    price_[j] = value;
+    ceiling_[j] = T(-infinity);
+  }
+
+  const T* row(std::int64_t i) const { return cost_.data + i * cost_.row_stride; }  // times sign()
+  T sign() const { return sign_; }
+  const T* ceiling() const { return ceiling_.data(); }  // the prices, rounded up to T
+  const RowKernels<T>& kernels() const { return kernels_; }
 
   void assign(std::int64_t i, std::int64_t j) {
     col4row[i] = j;
@@ -59,22 +78,12 @@ class Problem {
   }
   BestTwo best_two(std::int64_t i) {
     count_reads(cols());
-    return kernels_.best_two(row(i), sign_, price.data(), cols());
+    return kernels_.best_two(row(i), sign_, price_.data(), cols());
   }
   double relax(std::int64_t i, double offset, const double* open_price, double* distance,
                std::int64_t* predecessor) {
     count_reads(cols());
     return kernels_.relax(row(i), sign_, open_price, cols(), offset, i, distance, predecessor);
-  }
-  bool group_minima(std::int64_t i, double* minima) {
-    count_reads(cols());
-    return kernels_.group_minima(row(i), sign_, price.data(), cols(), minima);
-  }
-  Collected collect(std::int64_t i, double threshold, std::int64_t start, std::int64_t capacity,
-                    std::int32_t* columns, double* reduced) {
-    count_reads(cols());
-    return kernels_.collect(row(i), sign_, price.data(), cols(), threshold, start, capacity,
-                            columns, reduced);
   }
   std::int64_t find(const std::vector<double>& values, double wanted, std::int64_t from) const {
     return kernels_.find(values.data(), static_cast<std::int64_t>(values.size()), wanted, from);
@@ -89,13 +98,17 @@ class Problem {
   }
   bool stopped() const { return stopped_; }
 
-  std::vector<double> price;
   std::vector<std::int64_t> col4row, row4col;
 
  private:
   static constexpr std::int64_t entries_per_poll = std::int64_t{1} << 24;
 
-  const T* row(std::int64_t i) const { return cost_.data + i * cost_.row_stride; }
+  // The smallest T that is not below the price.
+  static T rounded_up(double price) {
+    const T nearest = static_cast<T>(price);
+    return double(nearest) < price ? std::nextafter(nearest, std::numeric_limits<T>::max())
+                                   : nearest;
+  }
 
   // Copies the matrix so that rows are contiguous. Blocks keep both sides of a transposition in
   // the cache.
@@ -110,6 +123,8 @@ class Problem {
     cost_ = {packed_.data(), cost_.rows, cost_.cols, cost_.cols, 1};
   }
 
+  std::vector<double> price_;
+  std::vector<T> ceiling_;
   MatrixView<T> cost_;
   std::vector<T> packed_;
   const T sign_;

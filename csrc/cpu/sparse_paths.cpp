@@ -30,19 +30,20 @@ bool SparsePaths<T>::augment(std::int64_t start) {
   shortest_ = infinity;
   sink_ = none;
   start_ = start;
+  free_equal_ = equal_.find_free();
   scan(start, 0.0);
   while (!heap_.empty()) {
     const Event event = pop();
     if (event.distance >= shortest_) break;
-    if (event.node < problem_.cols()) {
+    if (event.node <= problem_.cols()) {
       close(event);
     } else {
-      consult_matrix(event.node - problem_.cols(), event.distance);
+      look_further(event.node - problem_.cols() - 1);
     }
     if (problem_.stopped()) return false;
   }
   if (sink_ == none) return false;
-  for (const std::int64_t j : closed_) problem_.price[j] += columns_[j].distance - shortest_;
+  lower_prices();
   flip();
   return true;
 }
@@ -66,35 +67,42 @@ template <typename T>
 double SparsePaths<T>::offset(std::int64_t i) const {
   if (i == start_) return 0.0;
   const std::int64_t j = problem_.col4row[i];
-  return columns_[j].distance - problem_.reduced_cost(i, j);
+  return columns_[node(j)].distance - lists_.reduced_cost(i, j);
 }
 
 template <typename T>
-void SparsePaths<T>::relax(std::int64_t i, std::int64_t j, double distance) {
-  Column& column = columns_[j];
+bool SparsePaths<T>::is_free(std::int64_t node) const {
+  return node == problem_.cols() ? free_equal_ != none : problem_.row4col[node] == none;
+}
+
+template <typename T>
+void SparsePaths<T>::relax(std::int64_t i, std::int64_t node, double distance) {
+  Column& column = columns_[node];
   if (distance >= shortest_ || column.closed == search_) return;
   if (column.search == search_ && distance >= column.distance) return;
   column.distance = distance;
   column.predecessor = i;
   column.search = search_;
-  if (problem_.row4col[j] == none) {
+  if (is_free(node)) {
     shortest_ = distance;
-    sink_ = j;
+    sink_ = node;
   } else {
-    push(distance, j);
+    push(distance, node);
   }
 }
 
+// Relaxes a row's near candidates; its others wait until the search has come that far.
 template <typename T>
 void SparsePaths<T>::scan(std::int64_t i, double offset) {
-  problem_.count_reads(lists_.end(i) - lists_.begin(i));
-  if (exit_ != none) relax(i, exit_, offset + problem_.reduced_cost(i, exit_));
-  const auto relax_all = [&](auto c, auto last) {
-    for (; c != last; ++c) relax(i, c->col, offset + (double(c->cost) - problem_.price[c->col]));
-  };
-  relax_all(lists_.begin(i), lists_.near_end(i));
-  if (offset + lists_.near_bound(i) < shortest_) relax_all(lists_.near_end(i), lists_.end(i));
-  if (offset + lists_.bound(i) < shortest_) push(offset + lists_.bound(i), problem_.cols() + i);
+  if (!equal_.empty()) relax(i, problem_.cols(), offset + equal_.reduced_cost(i));
+  lists_.visit_near(i, relax_from(i, offset));
+  look_later(i, offset + lists_.near_bound(i), Seen::near);
+}
+
+template <typename T>
+void SparsePaths<T>::look_later(std::int64_t i, double distance, Seen seen) {
+  seen_[i] = seen;
+  if (distance < shortest_) push(distance, problem_.cols() + 1 + i);
 }
 
 template <typename T>
@@ -103,34 +111,57 @@ void SparsePaths<T>::close(const Event& event) {
   if (column.closed == search_ || event.distance > column.distance) return;
   column.closed = search_;
   closed_.push_back(event.node);
-  const std::int64_t i = problem_.row4col[event.node];
-  scan(i, offset(i));
+  const auto scan_holder = [&](std::int64_t j) {
+    const std::int64_t i = problem_.row4col[j];
+    scan(i, offset(i));
+  };
+  if (event.node < problem_.cols()) {
+    scan_holder(event.node);
+  } else {
+    std::for_each(equal_.cols().begin(), equal_.cols().end(), scan_holder);
+  }
 }
 
-// The search has come as far as row i's bound: lists the row anew, at prices that don't change
-// during a search; the second time, reads all of it.
+// The search has come as far as the nearest that row i's unseen columns can be: those of its list;
+// then those of a new list, at prices that don't change during a search; then all.
 template <typename T>
-void SparsePaths<T>::consult_matrix(std::int64_t i, double distance) {
+void SparsePaths<T>::look_further(std::int64_t i) {
   const double from = offset(i);
-  if (distance < from + lists_.bound(i)) return;  // the list was made anew meanwhile
-  if (reread_[i] != search_) {
-    reread_[i] = search_;
-    lists_.build(i);
-    scan(i, from);
-    return;
+  switch (seen_[i]) {
+    case Seen::near:
+      lists_.visit_far(i, relax_from(i, from));
+      return look_later(i, from + lists_.bound(i), Seen::list);
+    case Seen::list:
+      lists_.build(i);
+      lists_.visit_near(i, relax_from(i, from));
+      lists_.visit_far(i, relax_from(i, from));
+      return look_later(i, from + lists_.bound(i), Seen::new_list);
+    case Seen::new_list:
+      ++full_reads_;
+      problem_.count_reads(problem_.cols());
+      for (std::int64_t j = 0; j < problem_.cols(); ++j)
+        relax(i, node(j), from + problem_.reduced_cost(i, j));
   }
-  ++full_reads_;
-  problem_.count_reads(problem_.cols());
-  for (std::int64_t j = 0; j < problem_.cols(); ++j)
-    relax(i, j, from + problem_.reduced_cost(i, j));
+}
+
+template <typename T>
+void SparsePaths<T>::lower_prices() {
+  for (const std::int64_t node : closed_) {
+    const double fall = shortest_ - columns_[node].distance;
+    if (node < problem_.cols()) {
+      problem_.set_price(node, problem_.price(node) - fall);
+    } else {
+      equal_.set_price(equal_.price() - fall);
+    }
+  }
 }
 
 // Flips the path that ends in the free column found and starts at the row searched from.
 template <typename T>
 void SparsePaths<T>::flip() {
-  std::int64_t i = none, j = sink_;
+  std::int64_t i = none, j = sink_ < problem_.cols() ? sink_ : free_equal_;
   while (i != start_) {
-    i = columns_[j].predecessor;
+    i = columns_[node(j)].predecessor;
     problem_.row4col[j] = i;
     std::swap(problem_.col4row[i], j);
   }
@@ -152,9 +183,9 @@ std::vector<std::int64_t> assign_free_bests(Problem<T>& problem, CandidateLists<
 }
 
 template <typename T>
-bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists,
+bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal,
                      std::vector<std::int64_t> unassigned) {
-  SparsePaths<T> paths(problem, lists);
+  SparsePaths<T> paths(problem, lists, equal);
   const auto choose = [&](std::int64_t i) {
     BestTwo choice = lists.choose(i);
     if (choice.second - choice.best <= negligible_lead * (lists.bound(i) - choice.best))
@@ -176,7 +207,8 @@ bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists,
   template class SparsePaths<T>;                                                          \
   template std::vector<std::int64_t> assign_free_bests(Problem<T>&, CandidateLists<T>&,   \
                                                        const std::vector<std::int64_t>&); \
-  template bool complete_sparse(Problem<T>&, CandidateLists<T>&, std::vector<std::int64_t>);
+  template bool complete_sparse(Problem<T>&, CandidateLists<T>&, EqualColumns<T>&,        \
+                                std::vector<std::int64_t>);
 FASTREBASIN_INSTANTIATE(float)
 FASTREBASIN_INSTANTIATE(double)
 #undef FASTREBASIN_INSTANTIATE

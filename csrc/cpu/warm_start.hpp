@@ -30,9 +30,9 @@ bool take_prices(Problem<T>& problem, const WarmStart& warm, bool maximize) {
   for (std::int64_t j = 0; j < problem.cols(); ++j)
     highest = std::max(highest, sign * warm.col_duals[j]);
   for (std::int64_t j = 0; j < problem.cols(); ++j) {
-    problem.price[j] = sign * warm.col_duals[j] - highest;
-    if (!(problem.price[j] >= -1024 * scale)) {  // false for NaN too
-      std::fill(problem.price.begin(), problem.price.end(), 0.0);
+    problem.set_price(j, sign * warm.col_duals[j] - highest);
+    if (!(problem.price(j) >= -1024 * scale)) {  // false for NaN too
+      for (std::int64_t k = 0; k < problem.cols(); ++k) problem.set_price(k, 0.0);
       return false;
     }
   }

@@ -22,14 +22,22 @@ struct BestTwo {
   std::int64_t best_col;  // -1 where there is none
 };
 
-// Columns at or below a threshold; see RowKernels::collect.
-struct Collected {
-  std::int64_t count;      // how many were written
-  double smallest_missed;  // smallest reduced cost at or below the threshold for which there was
-                           // no room; +inf when there was room for all
+// Reduced costs of a row: the lowest, and those below which there are about so many columns (a
+// little fewer in a row of few columns); +inf where there aren't as many.
+template <typename T>
+struct Depths {
+  T lowest, seven, forty;
 };
 
-constexpr std::int64_t row_groups = 32;
+constexpr std::int64_t collect_width = 64;
+
+// Eight entries of a list of columns. Costs are +inf, and columns zero, beyond its last one.
+template <typename T>
+struct ListBlock {
+  static constexpr std::int64_t size = 8;
+  T costs[size];
+  std::int32_t columns[size];
+};
 
 template <typename T>
 struct RowKernels {
@@ -46,17 +54,22 @@ struct RowKernels {
   double (*relax)(const T* row, T sign, const double* price, std::int64_t cols, double offset,
                   std::int64_t source, double* distance, std::int64_t* predecessor);
 
-  // The smallest reduced cost of each of `row_groups` groups of columns, j modulo row_groups, in
-  // ascending order. Returns false when a cost is NaN or minus infinity.
-  bool (*group_minima)(const T* row, T sign, const double* price, std::int64_t cols,
-                       double* minima);
+  // The next three look for candidates in the costs' own precision: twice as many lanes for float.
+  // They read `ceiling`, the prices rounded up: a reduced cost is then never found greater than it
+  // is.
 
-  // Writes columns whose reduced cost is at most `threshold`, and finite, with their reduced
-  // costs: at most `capacity` of them, from column `start` (a multiple of row_groups) onwards and
-  // around the end.
-  Collected (*collect)(const T* row, T sign, const double* price, std::int64_t cols,
-                       double threshold, std::int64_t start, std::int64_t capacity,
-                       std::int32_t* columns, double* reduced);
+  // Sets `depths`; returns false when a cost is NaN or minus infinity.
+  bool (*measure)(const T* row, T sign, const T* ceiling, std::int64_t cols, Depths<T>* depths);
+
+  // Writes columns whose reduced cost is at most `threshold` (finite), from column `start` (a
+  // multiple of collect_width) onwards and around the end. Returns how many; stops at `capacity`,
+  // or up to collect_width later, for which there must be room.
+  std::int64_t (*collect)(const T* row, T sign, const T* ceiling, std::int64_t cols, T threshold,
+                          std::int64_t start, std::int64_t capacity, std::int32_t* columns);
+
+  // The best two of the first `count` columns of a list and the others of their block; best_col is
+  // a position in the list.
+  BestTwo (*best_two_listed)(const ListBlock<T>* blocks, std::int64_t count, const double* price);
 
   // The first j >= from with values[j] == wanted, or cols.
   std::int64_t (*find)(const double* values, std::int64_t cols, double wanted, std::int64_t from);

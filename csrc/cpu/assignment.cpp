@@ -149,28 +149,30 @@ AssignmentStatus solve(Problem<T>& problem, const WarmStart* warm) {
 template <typename T>
 void write_duals(const Problem<T>& problem, bool maximize, double* row_duals, double* col_duals) {
   const double sign = maximize ? -1.0 : 1.0;
-  for (std::int64_t i = 0; i < problem.rows(); ++i)
+  for (std::int64_t i = 0; row_duals && i < problem.rows(); ++i)
     row_duals[i] = sign * problem.reduced_cost(i, problem.col4row[i]);
-  for (std::int64_t j = 0; j < problem.cols(); ++j) col_duals[j] = sign * problem.price[j];
+  for (std::int64_t j = 0; col_duals && j < problem.cols(); ++j)
+    col_duals[j] = sign * problem.price[j];
 }
 
-// By how much the assignment can miss the optimum: the slack of its edges at these prices.
+// By how much the assignment can miss the optimum: the slack of its edges at these prices. Summed
+// in the order of the rows, however many threads find the slacks.
 template <typename T>
 double certified_gap(Problem<T>& problem) {
-  double gap = 0.0;
-  for (std::int64_t i = 0; i < problem.rows(); ++i)
-    gap += problem.reduced_cost(i, problem.col4row[i]) - problem.best_two(i).best;
-  return gap;
+  std::vector<double> slack(problem.rows());
+  problem.for_each_row([&](std::int64_t i) {
+    slack[i] = problem.reduced_cost(i, problem.col4row[i]) - problem.best_two_uncounted(i).best;
+  });
+  return std::accumulate(slack.begin(), slack.end(), 0.0);
 }
 
 }  // namespace
 
 template <typename T>
 AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart warm,
-                                  AssignmentResult result,
-                                  const std::function<bool()>& interrupted) {
+                                  AssignmentResult result, const Poll& interrupted, int threads) {
   const bool wide = cost.rows <= cost.cols;
-  Problem<T> problem(wide ? cost : cost.transposed(), maximize, interrupted);
+  Problem<T> problem(wide ? cost : cost.transposed(), maximize, interrupted, threads);
   const bool is_warm = take_prices(problem, warm, maximize);
   const AssignmentStatus status = solve(problem, is_warm ? &warm : nullptr);
   if (status != AssignmentStatus::optimal) return status;
@@ -186,8 +188,8 @@ AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart w
 }
 
 template AssignmentStatus solve_assignment(MatrixView<float>, bool, WarmStart, AssignmentResult,
-                                           const std::function<bool()>&);
+                                           const Poll&, int);
 template AssignmentStatus solve_assignment(MatrixView<double>, bool, WarmStart, AssignmentResult,
-                                           const std::function<bool()>&);
+                                           const Poll&, int);
 
 }  // namespace fastrebasin::cpu

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <vector>
 
 #include "cpu/assignment.hpp"
 #include "cpu/kernels/row_kernels.hpp"
+#include "cpu/parallel.hpp"
 
 namespace fastrebasin::cpu {
 
@@ -25,14 +25,15 @@ template <typename T>
 class Problem {
  public:
   // Requires cost.rows <= cost.cols. `interrupted` must outlive the problem.
-  Problem(MatrixView<T> cost, bool maximize, const std::function<bool()>& interrupted)
+  Problem(MatrixView<T> cost, bool maximize, const Poll& interrupted, int threads)
       : price(cost.cols, 0.0),
         col4row(cost.rows, none),
         row4col(cost.cols, none),
         cost_(cost),
         sign_(maximize ? T(-1) : T(1)),
         kernels_(row_kernels<T>()),
-        interrupted_(interrupted) {
+        interrupted_(interrupted),
+        threads_(threads) {
     if (cost.col_stride != 1) pack();
   }
 
@@ -80,6 +81,23 @@ class Problem {
     return kernels_.find(values.data(), static_cast<std::int64_t>(values.size()), wanted, from);
   }
 
+  // Calls body(i) for every row, on several threads where the matrix is large enough to pay for
+  // them, and stops early when the problem is stopped. A body writes only what belongs to its row,
+  // and makes no pass that counts: the count belongs to the caller's thread.
+  template <typename Body>
+  void for_each_row(const Body& body) {
+    const std::int64_t rows_per_task = std::max<std::int64_t>(1, entries_per_task / (cols() + 1));
+    const std::int64_t tasks = (rows() + rows_per_task - 1) / rows_per_task;
+    const Poll interrupted = [&] { return stopped_ = stopped_ || interrupted_(); };
+    parallel_for(tasks, threads_, interrupted, [&](std::int64_t task, const Poll&) {
+      const std::int64_t end = std::min(rows(), (task + 1) * rows_per_task);
+      for (std::int64_t i = task * rows_per_task; i < end; ++i) body(i);
+    });
+  }
+  BestTwo best_two_uncounted(std::int64_t i) const {
+    return kernels_.best_two(row(i), sign_, price.data(), cols());
+  }
+
   // Counts entries read, and polls every ten milliseconds or so of reading.
   void count_reads(std::int64_t entries) {
     entries_read_ += entries;
@@ -94,6 +112,8 @@ class Problem {
 
  private:
   static constexpr std::int64_t entries_per_poll = std::int64_t{1} << 24;
+  // What one thread reads in about twice the time that it takes to start another.
+  static constexpr std::int64_t entries_per_task = std::int64_t{1} << 18;
 
   const T* row(std::int64_t i) const { return cost_.data + i * cost_.row_stride; }
 
@@ -114,7 +134,8 @@ class Problem {
   std::vector<T> packed_;
   const T sign_;
   const RowKernels<T>& kernels_;
-  const std::function<bool()>& interrupted_;
+  const Poll& interrupted_;
+  const int threads_;
   std::int64_t entries_read_ = 0;
   bool stopped_ = false;
 };

@@ -18,6 +18,7 @@
 #include "cpu/dead_units.hpp"
 #include "cpu/dense_paths.hpp"
 #include "cpu/problem.hpp"
+#include "cpu/small_paths.hpp"
 #include "cpu/sparse_paths.hpp"
 #include "cpu/warm_start.hpp"
 
@@ -173,8 +174,10 @@ AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart w
                                   AssignmentResult result, const Poll& interrupted, int threads) {
   const bool wide = cost.rows <= cost.cols;
   Problem<T> problem(wide ? cost : cost.transposed(), maximize, interrupted, threads);
-  const bool is_warm = take_prices(problem, warm, maximize);
-  const AssignmentStatus status = solve(problem, is_warm ? &warm : nullptr);
+  const bool is_warm = problem.cols() > largest_small && take_prices(problem, warm, maximize);
+  const AssignmentStatus status = problem.cols() <= largest_small
+                                      ? solve_small(problem)
+                                      : solve(problem, is_warm ? &warm : nullptr);
   if (status != AssignmentStatus::optimal) return status;
   const std::vector<std::int64_t>& col4row = wide ? problem.col4row : problem.row4col;
   std::copy(col4row.begin(), col4row.end(), result.col4row);

@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <cstdint>
 #include <new>
 #include <optional>
@@ -27,11 +28,22 @@ using Indices = py::array_t<std::int64_t>;
 using Numbers = py::array_t<double>;
 using AnyMatrix = std::variant<cpu::MatrixView<float>, cpu::MatrixView<double>>;
 
-// True when a signal is pending whose handler raised, as Ctrl-C's does.
-bool signal_raised() {
-  py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
+// Asks whether a signal is pending whose handler raised, as Ctrl-C's does; every ten milliseconds,
+// because it may have to wait for the GIL.
+class SignalPoll {
+ public:
+  bool operator()() {
+    const Clock::time_point now = Clock::now();
+    if (now - asked_ < std::chrono::milliseconds(10)) return false;
+    asked_ = now;
+    py::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point asked_ = Clock::now();
+};
 
 const char* reason(cpu::AssignmentStatus status) {
   switch (status) {
@@ -83,12 +95,11 @@ constexpr std::int64_t smallest_released = 32 * 32;
 template <typename T>
 cpu::AssignmentStatus solve(const cpu::MatrixView<T>& cost, bool maximize, std::int64_t* col4row,
                             int threads) {
-  static const cpu::Poll interrupted = signal_raised;
   const cpu::AssignmentResult result{col4row, nullptr, nullptr, nullptr};
   if (cost.rows * cost.cols < smallest_released)
-    return cpu::solve_assignment(cost, maximize, {}, result, interrupted);
+    return cpu::solve_assignment(cost, maximize, {}, result, [] { return false; });
   py::gil_scoped_release released;
-  return cpu::solve_assignment(cost, maximize, {}, result, interrupted, threads);
+  return cpu::solve_assignment(cost, maximize, {}, result, SignalPoll(), threads);
 }
 
 // (row_ind, col_ind) from the column of each row. Shape (min(rows, cols)) each.
@@ -222,7 +233,7 @@ py::tuple solve_assignments(const std::vector<py::array>& stacks,
   cpu::BatchOutcome outcome;
   {
     py::gil_scoped_release released;
-    outcome = cpu::solve_assignments(tasks, maximize, threads, signal_raised);
+    outcome = cpu::solve_assignments(tasks, maximize, threads, SignalPoll());
   }
   py::object failure = py::none();
   if (outcome.status != cpu::AssignmentStatus::optimal)

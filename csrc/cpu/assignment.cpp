@@ -167,17 +167,17 @@ double certified_gap(Problem<T>& problem) {
   return std::accumulate(slack.begin(), slack.end(), 0.0);
 }
 
-}  // namespace
-
+// Solves the problem and writes the result.
 template <typename T>
-AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart warm,
-                                  AssignmentResult result, const Poll& interrupted, int threads) {
+AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmStart& warm,
+                                 const AssignmentResult& result, const Poll& interrupted,
+                                 int threads) {
   const bool wide = cost.rows <= cost.cols;
   Problem<T> problem(wide ? cost : cost.transposed(), maximize, interrupted, threads);
-  const bool is_warm = problem.cols() > largest_small && take_prices(problem, warm, maximize);
-  const AssignmentStatus status = problem.cols() <= largest_small
-                                      ? solve_small(problem)
-                                      : solve(problem, is_warm ? &warm : nullptr);
+  const bool is_small = problem.cols() <= largest_small;
+  const bool is_warm = !is_small && take_prices(problem, warm, maximize);
+  const AssignmentStatus status =
+      is_small ? solve_small(problem) : solve(problem, is_warm ? &warm : nullptr);
   if (status != AssignmentStatus::optimal) return status;
   const std::vector<std::int64_t>& col4row = wide ? problem.col4row : problem.row4col;
   std::copy(col4row.begin(), col4row.end(), result.col4row);
@@ -187,7 +187,19 @@ AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart w
     write_duals(problem, maximize, result.col_duals, result.row_duals);
   }
   if (result.gap) *result.gap = certified_gap(problem);
-  return problem.stopped() ? AssignmentStatus::interrupted : status;
+  return status;
+}
+
+}  // namespace
+
+template <typename T>
+AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart warm,
+                                  AssignmentResult result, const Poll& interrupted, int threads) {
+  try {
+    return solve_and_write(cost, maximize, warm, result, interrupted, threads);
+  } catch (const Interrupted&) {
+    return AssignmentStatus::interrupted;
+  }
 }
 
 template AssignmentStatus solve_assignment(MatrixView<float>, bool, WarmStart, AssignmentResult,

@@ -48,8 +48,8 @@ struct WarmStart {
 // the distance to the optimum whatever the solver did. On any other status the contents of
 // `result` are unspecified.
 //
-// `interrupted` is polled about every ten milliseconds, on the caller's thread, and stops the solve
-// when it returns true. Passes over a large matrix may use up to `threads` threads, the caller's
+// `interrupted` is polled about every millisecond, on the caller's thread, and stops the solve when
+// it returns true. Passes over a large matrix may use up to `threads` threads, the caller's
 // among them; the result doesn't depend on how many. Meant for min(rows, cols) up to a few
 // thousand: time grows with the cube in the worst case.
 template <typename T>

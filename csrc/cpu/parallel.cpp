@@ -12,9 +12,6 @@
 namespace fastrebasin::cpu {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-constexpr std::chrono::milliseconds poll_interval{10};
-
 // One call of parallel_for: what its threads share.
 class Loop {
  public:
@@ -58,11 +55,7 @@ class Loop {
 
   // Only the caller's thread comes here: a signal's handler, say, may run on no other.
   bool poll() {
-    const Clock::time_point now = Clock::now();
-    if (!stop_ && now - polled_ >= poll_interval) {
-      polled_ = now;
-      if (interrupted_()) stop_ = true;
-    }
+    if (!stop_ && interrupted_()) stop_ = true;
     return stop_;
   }
 
@@ -73,7 +66,8 @@ class Loop {
 
   void wait_for_helpers() {
     std::unique_lock<std::mutex> lock(mutex_);
-    while (!all_left_.wait_for(lock, poll_interval, [this] { return helping_ == 0; })) {
+    while (!all_left_.wait_for(lock, std::chrono::milliseconds(10),
+                               [this] { return helping_ == 0; })) {
       lock.unlock();
       poll();
       lock.lock();
@@ -85,7 +79,6 @@ class Loop {
   const std::function<void(std::int64_t, const Poll&)>& body_;
   std::atomic<std::int64_t> next_{0};
   std::atomic<bool> stop_{false};
-  Clock::time_point polled_ = Clock::now();
   std::mutex mutex_;
   std::condition_variable all_left_;
   std::atomic<int> helping_{0};

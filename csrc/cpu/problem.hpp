@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "cpu/assignment.hpp"
@@ -13,6 +14,9 @@ namespace fastrebasin::cpu {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t none = -1;
+
+// What leaves the stages when `interrupted` returned true; solve_assignment catches it.
+struct Interrupted {};
 
 // An assignment problem on its way to a solution: costs to minimise, with rows <= cols and
 // contiguous rows; prices; and a partial assignment. What every stage of the solver works on.
@@ -82,28 +86,26 @@ class Problem {
   }
 
   // Calls body(i) for every row, on several threads where the matrix is large enough to pay for
-  // them, and stops early when the problem is stopped. A body writes only what belongs to its row,
-  // and makes no pass that counts: the count belongs to the caller's thread.
+  // them. A body writes only what belongs to its row, and makes no pass that counts: the count
+  // belongs to the caller's thread. Throws Interrupted.
   template <typename Body>
   void for_each_row(const Body& body) {
-    const std::int64_t rows_per_task = std::max<std::int64_t>(1, entries_per_task / (cols() + 1));
-    const std::int64_t tasks = (rows() + rows_per_task - 1) / rows_per_task;
-    const Poll interrupted = [&] { return stopped_ = stopped_ || interrupted_(); };
-    parallel_for(tasks, threads_, interrupted, [&](std::int64_t task, const Poll&) {
-      const std::int64_t end = std::min(rows(), (task + 1) * rows_per_task);
-      for (std::int64_t i = task * rows_per_task; i < end; ++i) body(i);
+    for_row_ranges([&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) body(i);
     });
   }
   BestTwo best_two_uncounted(std::int64_t i) const {
     return kernels_.best_two(row(i), sign_, price.data(), cols());
   }
 
-  // Counts entries read, and polls every ten milliseconds or so of reading.
+  // Counts entries read, and polls every millisecond or so of reading. Throws Interrupted, so that
+  // no stage goes on with what it has half done.
   void count_reads(std::int64_t entries) {
     entries_read_ += entries;
     if (entries_read_ < entries_per_poll) return;
     entries_read_ = 0;
-    stopped_ = stopped_ || interrupted_();
+    stopped_ = interrupted_();
+    if (stopped_) throw Interrupted();
   }
   bool stopped() const { return stopped_; }
 
@@ -111,27 +113,42 @@ class Problem {
   std::vector<std::int64_t> col4row, row4col;
 
  private:
-  static constexpr std::int64_t entries_per_poll = std::int64_t{1} << 24;
+  static constexpr std::int64_t entries_per_poll = std::int64_t{1} << 20;
   // What one thread reads in about twice the time that it takes to start another.
   static constexpr std::int64_t entries_per_task = std::int64_t{1} << 18;
 
   const T* row(std::int64_t i) const { return cost_.data + i * cost_.row_stride; }
 
+  // Calls body(begin, end) for ranges of rows that make up all of them; see for_each_row.
+  template <typename Body>
+  void for_row_ranges(const Body& body) {
+    const std::int64_t rows_each = std::max<std::int64_t>(1, entries_per_task / (cols() + 1));
+    if (rows() <= rows_each) return body(0, rows());
+    const std::int64_t tasks = (rows() + rows_each - 1) / rows_each;
+    const bool all =
+        parallel_for(tasks, threads_, interrupted_, [&](std::int64_t task, const Poll&) {
+          body(task * rows_each, std::min(rows(), (task + 1) * rows_each));
+        });
+    if (!all) throw Interrupted();
+  }
+
   // Copies the matrix so that rows are contiguous. Blocks keep both sides of a transposition in
   // the cache.
   void pack() {
     constexpr std::int64_t block = 64;
-    packed_.resize(cost_.rows * cost_.cols);
-    for (std::int64_t i0 = 0; i0 < cost_.rows; i0 += block)
-      for (std::int64_t j0 = 0; j0 < cost_.cols; j0 += block)
-        for (std::int64_t i = i0; i < cost_.rows && i < i0 + block; ++i)
-          for (std::int64_t j = j0; j < cost_.cols && j < j0 + block; ++j)
-            packed_[i * cost_.cols + j] = row(i)[j * cost_.col_stride];
-    cost_ = {packed_.data(), cost_.rows, cost_.cols, cost_.cols, 1};
+    packed_.reset(new T[cost_.rows * cost_.cols]);
+    for_row_ranges([&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i0 = begin; i0 < end; i0 += block)
+        for (std::int64_t j0 = 0; j0 < cost_.cols; j0 += block)
+          for (std::int64_t i = i0; i < end && i < i0 + block; ++i)
+            for (std::int64_t j = j0; j < cost_.cols && j < j0 + block; ++j)
+              packed_[i * cost_.cols + j] = row(i)[j * cost_.col_stride];
+    });
+    cost_ = {packed_.get(), cost_.rows, cost_.cols, cost_.cols, 1};
   }
 
   MatrixView<T> cost_;
-  std::vector<T> packed_;
+  std::unique_ptr<T[]> packed_;
   const T sign_;
   const RowKernels<T>& kernels_;
   const Poll& interrupted_;

@@ -150,6 +150,11 @@ def solve_assignment(
     return _solve(_as_stacks(cost, starts), bool(maximize), _matrix)
 
 
+def solve_batch(costs: npt.NDArray[Any], maximize: bool, name: Callable[[int], str]) -> Assignment:
+    """Solve matrices of shape (batch, n, m); `name` begins the message about one of them."""
+    return _solve([_as_stack(costs, None, "cost", "", (3,))], bool(maximize), name)[0]
+
+
 class _Stack(NamedTuple):
     """Problems of one shape, as the user gave them and as the core takes them."""
 

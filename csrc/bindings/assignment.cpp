@@ -141,6 +141,7 @@ PyObject* call_linear_sum_assignment(PyObject*, PyObject* const* arguments, Py_s
   try {
     if (count != 3) throw py::type_error("expected cost, maximize and threads");
     const int maximize = PyObject_IsTrue(arguments[1]);
+    if (maximize < 0) return nullptr;
     const long threads = PyLong_AsLong(arguments[2]);
     if (PyErr_Occurred()) return nullptr;
     return linear_sum_assignment(arguments[0], maximize != 0, static_cast<int>(threads))

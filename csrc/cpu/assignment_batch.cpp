@@ -7,8 +7,8 @@
 namespace fastrebasin::cpu {
 namespace {
 
-// Starting a thread takes the time of solving a matrix of about this many entries: no batch that is
-// smaller is worth one.
+// Starting a thread takes about a quarter of the time of solving a matrix of this many entries: no
+// smaller share of a batch is worth one.
 constexpr std::int64_t entries_per_thread = 1 << 13;
 
 std::int64_t entries(const AssignmentTask& task) {

@@ -114,7 +114,7 @@ class Problem {
 
  private:
   static constexpr std::int64_t entries_per_poll = std::int64_t{1} << 20;
-  // What one thread reads in about twice the time that it takes to start another.
+  // Reading this many takes several times as long as starting a thread.
   static constexpr std::int64_t entries_per_task = std::int64_t{1} << 18;
 
   const T* row(std::int64_t i) const { return cost_.data + i * cost_.row_stride; }

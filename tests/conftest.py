@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,11 @@ def data_dir() -> Path:
     if not (path / "MNIST" / "raw").is_dir():
         pytest.skip(f"FASTREBASIN_DATA: {path} has no MNIST/raw")
     return path
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set how many threads torch uses, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fastrebasin import _native, linear_sum_assignment
+from fastrebasin import linear_sum_assignment, solve_assignment
 
 Matrix = npt.NDArray[Any]
 
@@ -25,7 +25,7 @@ def total(cost: Matrix, pairs: tuple[Matrix, Matrix]) -> float:
 
 def assert_certified(cost: Matrix, maximize: bool) -> None:
     """Check feasibility, and optimality by the duals: no independent solver can be fooled alike."""
-    solution = _native.solve_assignment(cost, maximize)
+    solution = solve_assignment(cost, maximize=maximize)
     rows, cols = linear_sum_assignment(cost, maximize)
     assert len(rows) == min(cost.shape)
     assert len(set(cols.tolist())) == len(cols)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import scipy.optimize
 import torch
 
-from fastrebasin import linear_sum_assignment
+from fastrebasin import _native, linear_sum_assignment
 
 Matrix = npt.NDArray[Any]
 
@@ -109,6 +110,60 @@ def test_refuses_what_scipy_refuses_in_its_words(cost: Any) -> None:
     assert str(ours.value) == str(reference.value)
 
 
+@pytest.mark.parametrize("maximize", [0, 1, np.True_, np.False_, None, "yes", [], np.array(1)])
+def test_maximize_may_be_anything_that_is_true_or_false(maximize: Any) -> None:
+    cost = np.random.default_rng(0).random((6, 6))
+    expected = scipy.optimize.linear_sum_assignment(cost, bool(maximize))[1]
+    for same in (cost, cost.tolist(), torch.from_numpy(cost)):
+        assert np.array_equal(linear_sum_assignment(same, maximize)[1], expected)
+
+
+def test_what_is_neither_true_nor_false_is_refused() -> None:
+    with pytest.raises(ValueError, match="truth value"):
+        linear_sum_assignment(np.eye(2), np.ones(2))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("arguments", [(), (np.eye(2),), (np.eye(2), False, "many")])
+def test_the_core_refuses_a_wrong_call(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        _native.linear_sum_assignment(*arguments)
+
+
+@pytest.mark.parametrize("kind", [np.matrix, np.ma.MaskedArray, np.memmap])
+def test_kinds_of_arrays_are_read_as_arrays(kind: type[Matrix], tmp_path: Path) -> None:
+    cost = np.random.default_rng(0).random((5, 5))
+    if kind is np.memmap:
+        cost.tofile(tmp_path / "cost")
+        view: Matrix = np.memmap(tmp_path / "cost", dtype=np.float64, shape=(5, 5), mode="r")
+    else:
+        view = cost.view(kind)
+    rows, cols = linear_sum_assignment(view)
+    assert type(rows) is type(cols) is np.ndarray
+    assert np.array_equal(cols, scipy.optimize.linear_sum_assignment(cost)[1])
+
+
+def test_results_belong_to_the_caller() -> None:
+    for shape in ((3, 5), (5, 3), (40, 40)):
+        for part in linear_sum_assignment(np.random.default_rng(0).random(shape)):
+            assert part.flags.owndata
+            assert part.flags.writeable
+
+
+@pytest.mark.parametrize("n", range(1, 18))  # around where the smallest problems end
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_problems_equal_scipy(n: int, dtype: type) -> None:
+    rng = np.random.default_rng(n)
+    for m in range(1, 18):
+        for cost in (rng.normal(size=(n, m)), rng.integers(0, 4, (n, m)), np.ones((n, m))):
+            matrix: Matrix = cost.astype(dtype)
+            for maximize in (False, True):
+                pairs = linear_sum_assignment(matrix, maximize)
+                reference = scipy.optimize.linear_sum_assignment(matrix, maximize)
+                assert np.array_equal(pairs[0], reference[0]) or n > m
+                assert matrix[pairs].sum() == pytest.approx(matrix[reference].sum(), rel=1e-5)
+        assert np.array_equal(linear_sum_assignment(np.ones((n, m)))[1], np.arange(min(n, m)))
+
+
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_infinitely_good_entries_are_refused_when_maximising(bad: float) -> None:
     with pytest.raises(ValueError, match="invalid numeric entries"):
@@ -160,7 +215,7 @@ def test_concurrent_solves_give_the_results_of_serial_ones() -> None:
 
 _INTERRUPTED = """
 import signal, sys, time, numpy as np
-from fastrebasin import linear_sum_assignment
+from fastrebasin import _native, linear_sum_assignment
 cost = np.outer(np.arange(6000.0), np.arange(6000.0))  # minutes of work
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 start = time.perf_counter()

@@ -18,6 +18,7 @@
 #include "cpu/dead_units.hpp"
 #include "cpu/dense_paths.hpp"
 #include "cpu/problem.hpp"
+#include "cpu/small_paths.hpp"
 #include "cpu/sparse_paths.hpp"
 #include "cpu/warm_start.hpp"
 
@@ -35,7 +36,6 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t
   bool feasible = true;
   for (std::int64_t i = 0; i < problem.rows(); ++i) {
     const RowRange range = problem.range(i);
-    if (problem.stopped()) break;
     if (!range.valid) return AssignmentStatus::invalid_entry;
     feasible &= range.lowest < infinity;  // reported once all entries are checked
     std::int64_t j = 0;
@@ -83,19 +83,22 @@ AssignmentStatus solve_dense(Problem<T>& problem, const WarmStart* warm) {
                                              : AssignmentStatus::infeasible;
 }
 
-enum class Listing { complete, invalid_entry, not_dead };
+enum class Listing : char { complete, invalid_entry, not_dead };
 
-// Lists the candidates of `rows`; stops where an entry is invalid, or where columns taken for dead
-// turn out not to be.
+// Lists the candidates of `rows`; reports if an entry is invalid, or if columns taken for dead turn
+// out not to be.
 template <typename T>
 Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const DeadUnits& dead,
                         const std::vector<std::int64_t>& rows) {
-  for (const std::int64_t i : rows) {
-    if (!dead_columns_agree(problem, dead, i)) return Listing::not_dead;
-    if (!lists.build(i)) return Listing::invalid_entry;
-    if (problem.stopped()) break;
-  }
-  return Listing::complete;
+  std::vector<Listing> listed(problem.rows(), Listing::complete);
+  problem.for_each(rows, [&](std::int64_t i) {
+    if (!dead_columns_agree(problem, dead, i)) {
+      listed[i] = Listing::not_dead;
+    } else if (!lists.list(i)) {
+      listed[i] = Listing::invalid_entry;
+    }
+  });
+  return *std::max_element(listed.begin(), listed.end());
 }
 
 // Assigns what needs no search. When that leaves many rows, because they want the same columns,
@@ -144,40 +147,42 @@ AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm) {
 
 template <typename T>
 AssignmentStatus solve(Problem<T>& problem, const WarmStart* warm) {
-  const AssignmentStatus status =
-      problem.rows() < smallest_sparse ? solve_dense(problem, warm) : solve_sparse(problem, warm);
-  // Every stage leaves its loops when stopped: what it returns then means nothing.
-  return problem.stopped() ? AssignmentStatus::interrupted : status;
+  return problem.rows() < smallest_sparse ? solve_dense(problem, warm)
+                                          : solve_sparse(problem, warm);
 }
 
 // Duals of the problem as it was given: with `maximize`, those of the negated costs change sign.
 template <typename T>
 void write_duals(const Problem<T>& problem, bool maximize, double* row_duals, double* col_duals) {
   const double sign = maximize ? -1.0 : 1.0;
-  for (std::int64_t i = 0; i < problem.rows(); ++i)
+  for (std::int64_t i = 0; row_duals && i < problem.rows(); ++i)
     row_duals[i] = sign * problem.reduced_cost(i, problem.col4row[i]);
-  for (std::int64_t j = 0; j < problem.cols(); ++j) col_duals[j] = sign * problem.price(j);
+  for (std::int64_t j = 0; col_duals && j < problem.cols(); ++j)
+    col_duals[j] = sign * problem.price(j);
 }
 
-// By how much the assignment can miss the optimum: the slack of its edges at these prices.
+// By how much the assignment can miss the optimum: the slack of its edges at these prices. Summed
+// in the order of the rows, however many threads find the slacks.
 template <typename T>
 double certified_gap(Problem<T>& problem) {
-  double gap = 0.0;
-  for (std::int64_t i = 0; i < problem.rows(); ++i)
-    gap += problem.reduced_cost(i, problem.col4row[i]) - problem.best_two(i).best;
-  return gap;
+  std::vector<double> slack(problem.rows());
+  problem.for_each_row([&](std::int64_t i) {
+    slack[i] = problem.reduced_cost(i, problem.col4row[i]) - problem.best_two_uncounted(i).best;
+  });
+  return std::accumulate(slack.begin(), slack.end(), 0.0);
 }
 
-}  // namespace
-
+// Solves the problem and writes the result.
 template <typename T>
-AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart warm,
-                                  AssignmentResult result,
-                                  const std::function<bool()>& interrupted) {
+AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmStart& warm,
+                                 const AssignmentResult& result, const Poll& interrupted,
+                                 int threads) {
   const bool wide = cost.rows <= cost.cols;
-  Problem<T> problem(wide ? cost : cost.transposed(), maximize, interrupted);
-  const bool is_warm = take_prices(problem, warm, maximize);
-  const AssignmentStatus status = solve(problem, is_warm ? &warm : nullptr);
+  Problem<T> problem(wide ? cost : cost.transposed(), maximize, interrupted, threads);
+  const bool is_small = problem.cols() <= largest_small;
+  const bool is_warm = !is_small && take_prices(problem, warm, maximize);
+  const AssignmentStatus status =
+      is_small ? solve_small(problem) : solve(problem, is_warm ? &warm : nullptr);
   if (status != AssignmentStatus::optimal) return status;
   const std::vector<std::int64_t>& col4row = wide ? problem.col4row : problem.row4col;
   std::copy(col4row.begin(), col4row.end(), result.col4row);
@@ -187,12 +192,24 @@ AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart w
     write_duals(problem, maximize, result.col_duals, result.row_duals);
   }
   if (result.gap) *result.gap = certified_gap(problem);
-  return problem.stopped() ? AssignmentStatus::interrupted : status;
+  return status;
+}
+
+}  // namespace
+
+template <typename T>
+AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart warm,
+                                  AssignmentResult result, const Poll& interrupted, int threads) {
+  try {
+    return solve_and_write(cost, maximize, warm, result, interrupted, threads);
+  } catch (const Interrupted&) {
+    return AssignmentStatus::interrupted;
+  }
 }
 
 template AssignmentStatus solve_assignment(MatrixView<float>, bool, WarmStart, AssignmentResult,
-                                           const std::function<bool()>&);
+                                           const Poll&, int);
 template AssignmentStatus solve_assignment(MatrixView<double>, bool, WarmStart, AssignmentResult,
-                                           const std::function<bool()>&);
+                                           const Poll&, int);
 
 }  // namespace fastrebasin::cpu

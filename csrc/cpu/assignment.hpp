@@ -2,7 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+
+#include "cpu/parallel.hpp"
 
 namespace fastrebasin::cpu {
 
@@ -23,12 +24,12 @@ enum class AssignmentStatus {
   interrupted,    // `interrupted` returned true
 };
 
-// Where the result goes; every array is the caller's.
+// Where the result goes; every array is the caller's. Null for what nobody wants to know.
 struct AssignmentResult {
-  std::int64_t* col4row;  // size rows: column given to each row, -1 for a row left over
+  std::int64_t* col4row;  // size rows: column given to each row, -1 for a row left over; not null
   double* row_duals;      // size rows
   double* col_duals;      // size cols
-  double* gap;            // one number, or null: how far the objective can be from the optimum
+  double* gap;            // one number: how far the objective can be from the optimum
 };
 
 // The result of a similar problem of the same shape, to start from; null pointers for none. It
@@ -47,11 +48,13 @@ struct WarmStart {
 // the distance to the optimum whatever the solver did. On any other status the contents of
 // `result` are unspecified.
 //
-// `interrupted` is polled about every ten milliseconds and stops the solve when it returns true.
-// Meant for min(rows, cols) up to a few thousand: time grows with the cube in the worst case.
+// `interrupted` is polled about every millisecond, on the caller's thread, and stops the solve when
+// it returns true. Passes over a large matrix may use up to `threads` threads, the caller's
+// among them; the result doesn't depend on how many. Meant for min(rows, cols) up to a few
+// thousand: time grows with the cube in the worst case.
 template <typename T>
 AssignmentStatus solve_assignment(MatrixView<T> cost, bool maximize, WarmStart warm,
-                                  AssignmentResult result,
-                                  const std::function<bool()>& interrupted);
+                                  AssignmentResult result, const Poll& interrupted,
+                                  int threads = 1);
 
 }  // namespace fastrebasin::cpu

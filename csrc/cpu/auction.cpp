@@ -54,7 +54,7 @@ class Auction {
       if (problem_.row4col[j] == none) free_equal_.push_back(j);
     const std::size_t enough = rows.size() / leave_one_in;
     auto budget = bids_per_row * static_cast<std::int64_t>(rows.size());
-    while (queue.size() > enough && budget-- > 0 && !problem_.stopped()) {
+    while (queue.size() > enough && budget-- > 0) {
       const std::int64_t i = queue.back();
       queue.pop_back();
       const std::int64_t displaced = bid(i, tolerance);

@@ -13,9 +13,14 @@ CandidateLists<T>::CandidateLists(Problem<T>& problem, const EqualColumns<T>& eq
     : problem_(problem), equal_(equal), lists_(problem.rows()) {}
 
 template <typename T>
-bool CandidateLists<T>::build(std::int64_t i) {
+void CandidateLists<T>::build(std::int64_t i) {
   ++builds_;
   problem_.count_reads(2 * problem_.cols());
+  list(i);
+}
+
+template <typename T>
+bool CandidateLists<T>::list(std::int64_t i) {
   const T* row = problem_.row(i);
   const T* ceiling = problem_.ceiling();
   Depths<T> depths;

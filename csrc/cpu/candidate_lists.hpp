@@ -22,8 +22,12 @@ class CandidateLists {
   // `equal` are in no list; they must outlive the lists.
   CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal);
 
-  // Reads row i and makes its list; false when an entry is NaN or minus infinity.
-  bool build(std::int64_t i);
+  // Reads row i and makes its list; false when an entry is NaN or minus infinity. Rows may be
+  // listed by several threads at once.
+  bool list(std::int64_t i);
+
+  // Lists row i anew. Counts towards `builds`, and the next poll for an interrupt.
+  void build(std::int64_t i);
 
   // The best edge of row i but for the equal columns, a free column before others among equals.
   // Reads the row again if its list no longer tells. `second` may be an underestimate (the bound),

@@ -75,7 +75,7 @@ class DensePaths {
     closed_.clear();
     std::int64_t i = start, sink = none;
     double offset = 0.0, lowest = infinity;
-    while (!problem_.stopped()) {
+    for (;;) {
       lowest = problem_.relax(i, offset, open_price_.data(), distance_.data(), predecessor_.data());
       if (lowest == infinity) break;
       const std::int64_t j = closest_column(lowest);
@@ -112,7 +112,6 @@ bool complete_dense(Problem<T>& problem, std::vector<std::int64_t> unassigned) {
   const auto choose = [&](std::int64_t i) { return paths.choose(i); };
   for (int sweep = 0; sweep < 2 && !unassigned.empty(); ++sweep)
     unassigned = reduce_rows(problem, unassigned, 3, choose);
-  if (problem.stopped()) return false;
   return std::all_of(unassigned.begin(), unassigned.end(),
                      [&](std::int64_t row) { return paths.augment(row); });
 }

@@ -11,8 +11,7 @@ namespace fastrebasin::cpu {
 // two sweeps of augmenting row reduction. Meant for small matrices (n <= 256 or so), and for hard
 // ones of any size on which candidate lists don't pay.
 //
-// `unassigned` are the rows to assign; returns false when one of them can't be (infeasible). Means
-// nothing when the problem was stopped.
+// `unassigned` are the rows to assign; returns false when one of them can't be (infeasible).
 template <typename T>
 bool complete_dense(Problem<T>& problem, std::vector<std::int64_t> unassigned);
 

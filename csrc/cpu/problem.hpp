@@ -3,17 +3,21 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <functional>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "cpu/assignment.hpp"
 #include "cpu/kernels/row_kernels.hpp"
+#include "cpu/parallel.hpp"
 
 namespace fastrebasin::cpu {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t none = -1;
+
+// What leaves the stages when `interrupted` returned true; solve_assignment catches it.
+struct Interrupted {};
 
 // An assignment problem on its way to a solution: costs to minimise, with rows <= cols and
 // contiguous rows; prices; and a partial assignment. What every stage of the solver works on.
@@ -26,7 +30,7 @@ template <typename T>
 class Problem {
  public:
   // Requires cost.rows <= cost.cols. `interrupted` must outlive the problem.
-  Problem(MatrixView<T> cost, bool maximize, const std::function<bool()>& interrupted)
+  Problem(MatrixView<T> cost, bool maximize, const Poll& interrupted, int threads)
       : col4row(cost.rows, none),
         row4col(cost.cols, none),
         price_(cost.cols, 0.0),
@@ -34,7 +38,8 @@ class Problem {
         cost_(cost),
         sign_(maximize ? T(-1) : T(1)),
         kernels_(row_kernels<T>()),
-        interrupted_(interrupted) {
+        interrupted_(interrupted),
+        threads_(threads) {
     if (cost.col_stride != 1) pack();
   }
 
@@ -89,19 +94,40 @@ class Problem {
     return kernels_.find(values.data(), static_cast<std::int64_t>(values.size()), wanted, from);
   }
 
-  // Counts entries read, and polls every ten milliseconds or so of reading.
+  // Calls body(i) for every row i, or those given, on several threads where the matrix is large
+  // enough to pay for them. A body writes only what belongs to its row, and makes no pass that
+  // counts: the count belongs to the caller's thread. Throws Interrupted.
+  template <typename Body>
+  void for_each_row(const Body& body) {
+    for_ranges(rows(), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) body(i);
+    });
+  }
+  template <typename Body>
+  void for_each(const std::vector<std::int64_t>& rows, const Body& body) {
+    for_ranges(static_cast<std::int64_t>(rows.size()), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t k = begin; k < end; ++k) body(rows[k]);
+    });
+  }
+  BestTwo best_two_uncounted(std::int64_t i) const {
+    return kernels_.best_two(row(i), sign_, price_.data(), cols());
+  }
+
+  // Counts entries read, and polls every millisecond or so of reading. Throws Interrupted, so that
+  // no stage goes on with what it has half done.
   void count_reads(std::int64_t entries) {
     entries_read_ += entries;
     if (entries_read_ < entries_per_poll) return;
     entries_read_ = 0;
-    stopped_ = stopped_ || interrupted_();
+    if (interrupted_()) throw Interrupted();
   }
-  bool stopped() const { return stopped_; }
 
   std::vector<std::int64_t> col4row, row4col;
 
  private:
-  static constexpr std::int64_t entries_per_poll = std::int64_t{1} << 24;
+  static constexpr std::int64_t entries_per_poll = std::int64_t{1} << 20;
+  // Reading this many takes several times as long as starting a thread.
+  static constexpr std::int64_t entries_per_task = std::int64_t{1} << 18;
 
   // The smallest T that is not below the price.
   static T rounded_up(double price) {
@@ -110,28 +136,43 @@ class Problem {
                                    : nearest;
   }
 
+  // Calls body(begin, end) for ranges that make up 0 to count, in which each is one row's work.
+  template <typename Body>
+  void for_ranges(std::int64_t count, const Body& body) {
+    const std::int64_t rows_each = std::max<std::int64_t>(1, entries_per_task / (cols() + 1));
+    if (count <= rows_each) return body(0, count);
+    const std::int64_t tasks = (count + rows_each - 1) / rows_each;
+    const bool all =
+        parallel_for(tasks, threads_, interrupted_, [&](std::int64_t task, const Poll&) {
+          body(task * rows_each, std::min(count, (task + 1) * rows_each));
+        });
+    if (!all) throw Interrupted();
+  }
+
   // Copies the matrix so that rows are contiguous. Blocks keep both sides of a transposition in
   // the cache.
   void pack() {
     constexpr std::int64_t block = 64;
-    packed_.resize(cost_.rows * cost_.cols);
-    for (std::int64_t i0 = 0; i0 < cost_.rows; i0 += block)
-      for (std::int64_t j0 = 0; j0 < cost_.cols; j0 += block)
-        for (std::int64_t i = i0; i < cost_.rows && i < i0 + block; ++i)
-          for (std::int64_t j = j0; j < cost_.cols && j < j0 + block; ++j)
-            packed_[i * cost_.cols + j] = row(i)[j * cost_.col_stride];
-    cost_ = {packed_.data(), cost_.rows, cost_.cols, cost_.cols, 1};
+    packed_.reset(new T[cost_.rows * cost_.cols]);
+    for_ranges(rows(), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i0 = begin; i0 < end; i0 += block)
+        for (std::int64_t j0 = 0; j0 < cost_.cols; j0 += block)
+          for (std::int64_t i = i0; i < end && i < i0 + block; ++i)
+            for (std::int64_t j = j0; j < cost_.cols && j < j0 + block; ++j)
+              packed_[i * cost_.cols + j] = row(i)[j * cost_.col_stride];
+    });
+    cost_ = {packed_.get(), cost_.rows, cost_.cols, cost_.cols, 1};
   }
 
   std::vector<double> price_;
   std::vector<T> ceiling_;
   MatrixView<T> cost_;
-  std::vector<T> packed_;
+  std::unique_ptr<T[]> packed_;
   const T sign_;
   const RowKernels<T>& kernels_;
-  const std::function<bool()>& interrupted_;
+  const Poll& interrupted_;
+  const int threads_;
   std::int64_t entries_read_ = 0;
-  bool stopped_ = false;
 };
 
 }  // namespace fastrebasin::cpu

@@ -20,7 +20,7 @@ std::vector<std::int64_t> reduce_rows(Problem<T>& problem,
                                       std::int64_t choices_per_row, Choose choose) {
   std::vector<std::int64_t> queue(unassigned.rbegin(), unassigned.rend()), left;
   std::int64_t budget = choices_per_row * static_cast<std::int64_t>(queue.size());
-  while (!queue.empty() && !problem.stopped()) {
+  while (!queue.empty()) {
     const std::int64_t i = queue.back();
     queue.pop_back();
     if (budget-- <= 0) {

@@ -40,7 +40,6 @@ bool SparsePaths<T>::augment(std::int64_t start) {
     } else {
       look_further(event.node - problem_.cols() - 1);
     }
-    if (problem_.stopped()) return false;
   }
   if (sink_ == none) return false;
   lower_prices();
@@ -196,7 +195,6 @@ bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns
     unassigned = reduce_rows(problem, unassigned, 4, choose);
   const std::int64_t patience = lists.builds() + problem.rows();
   for (; !unassigned.empty(); unassigned.pop_back()) {
-    if (problem.stopped()) return false;
     if (lists.builds() + paths.full_reads() > patience) return complete_dense(problem, unassigned);
     if (!paths.augment(unassigned.back())) return false;
   }

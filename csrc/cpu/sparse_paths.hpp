@@ -75,7 +75,7 @@ class SparsePaths {
 
 // Completes a partial assignment: augmenting row reduction, then shortest paths; when these read
 // too many rows, whole rows take over (`complete_dense`). Returns false when one of the
-// `unassigned` rows can't be assigned (infeasible). Means nothing when the problem was stopped.
+// `unassigned` rows can't be assigned (infeasible).
 template <typename T>
 bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal,
                      std::vector<std::int64_t> unassigned);

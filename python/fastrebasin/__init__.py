@@ -6,6 +6,7 @@ from fastrebasin.assignment import Assignment, linear_sum_assignment, solve_assi
 from fastrebasin.evaluation import Ensemble, Evaluation, Score, evaluate, interpolation_curve
 from fastrebasin.matching import Matching, straight_through_matching, weight_matching
 from fastrebasin.merging import MergeResult, interpolate, merge
+from fastrebasin.nested_assignment import NestedAssignment, solve_nested_assignment
 from fastrebasin.normalization import reset_batch_norm
 from fastrebasin.permutation import (
     Permutation,
@@ -26,6 +27,7 @@ __all__ = [
     "Evaluation",
     "Matching",
     "MergeResult",
+    "NestedAssignment",
     "Permutation",
     "PermutationSpec",
     "Score",
@@ -42,6 +44,7 @@ __all__ = [
     "random_permutation",
     "reset_batch_norm",
     "solve_assignment",
+    "solve_nested_assignment",
     "straight_through_matching",
     "weight_matching",
 ]

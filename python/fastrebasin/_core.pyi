@@ -1,14 +1,25 @@
-def solve_assignment(
-    cost: int,
-    dtype: str,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+def linear_sum_assignment(
+    cost: object, maximize: object, threads: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None: ...
+def solve_assignments(
+    stacks: Sequence[npt.NDArray[np.float32] | npt.NDArray[np.float64]],
+    warm: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None],
     maximize: bool,
-    warm_col4row: int,
-    warm_col_duals: int,
-    col4row: int,
-    row_duals: int,
-    col_duals: int,
-    gap: int,
-) -> None: ...
+    threads: int,
+) -> tuple[
+    tuple[int, str] | None,
+    list[
+        tuple[
+            npt.NDArray[np.int64],
+            npt.NDArray[np.float64],
+            npt.NDArray[np.float64],
+            npt.NDArray[np.float64],
+        ]
+    ],
+]: ...
 def cuda_built() -> bool: ...

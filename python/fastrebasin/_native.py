@@ -6,7 +6,8 @@ the core at once is here.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +15,28 @@ import torch
 
 from fastrebasin import _core
 
+__all__ = ["Solutions", "as_array", "cuda_built", "linear_sum_assignment", "solve_assignments"]
+
 _NO_CUDA = (
     "{argument} is on {device}, but this build of fastrebasin has no CUDA kernels: "
     "move it with .cpu(), or install a version of fastrebasin that has them"
 )
 
+# (cost, maximize, threads) -> (row_ind, col_ind), or None for anything but an array that can be
+# read as it lies: a matrix of float32 or float64, aligned, in native byte order. Without a wrapper,
+# because small problems are solved in the time of a call in Python.
+linear_sum_assignment = _core.linear_sum_assignment
 
-class Solution(NamedTuple):
-    """What the core says of one assignment problem; float64 duals, int64 columns."""
+WarmStart = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
-    col4row: npt.NDArray[np.int64]
-    row_duals: npt.NDArray[np.float64]
-    col_duals: npt.NDArray[np.float64]
+
+class Solutions(NamedTuple):
+    """What the core says of matrices of shape (batch, n, m)."""
+
+    col4row: npt.NDArray[np.int64]  # (batch, n); -1 for a row that is left over
+    row_duals: npt.NDArray[np.float64]  # (batch, n)
+    col_duals: npt.NDArray[np.float64]  # (batch, m)
+    gap: npt.NDArray[np.float64]  # (batch)
 
 
 def cuda_built() -> bool:
@@ -33,34 +44,44 @@ def cuda_built() -> bool:
     return _core.cuda_built()
 
 
-def solve_assignment(
-    cost: npt.NDArray[np.float32] | npt.NDArray[np.float64] | torch.Tensor,
-    maximize: bool,
-    warm: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None,
-    gap: npt.NDArray[np.float64] | None = None,
-) -> Solution:
-    """Solve one assignment problem given as a float32 or float64 matrix on the CPU.
-
-    Any strides are read in place. `col4row` has -1 for a row that is left over. `warm` is
-    (col4row, col_duals) of a problem of the same shape, contiguous; `gap` takes one number.
+def as_array(tensor: torch.Tensor, argument: str) -> npt.NDArray[Any]:
+    """Return an array of a tensor's values that shares its memory where NumPy has the dtype.
 
     Raises:
-        ValueError: the matrix is on another device, is infeasible, or has NaN or infinitely good
-            entries.
+        ValueError: the tensor is on a device that this build has no kernels for.
+        TypeError: it is sparse, complex or quantized.
     """
-    rows, cols = cost.shape
-    if isinstance(cost, torch.Tensor):
-        if cost.device.type != "cpu":
-            raise ValueError(_NO_CUDA.format(argument="cost", device=cost.device))
-        address, dtype = cost.data_ptr(), str(cost.dtype).removeprefix("torch.")
-        strides = cost.stride()
-    else:
-        address, dtype = cost.ctypes.data, str(cost.dtype)
-        strides = tuple(stride // cost.itemsize for stride in cost.strides)
-    solution = Solution(np.empty(rows, np.int64), np.empty(rows), np.empty(cols))
-    warm_arrays = (None, None) if warm is None else warm
-    addresses = [
-        0 if array is None else array.ctypes.data for array in (*warm_arrays, *solution, gap)
-    ]
-    _core.solve_assignment(address, dtype, (rows, cols), strides, maximize, *addresses)
-    return solution
+    if not tensor.is_cpu:
+        raise ValueError(_NO_CUDA.format(argument=argument, device=tensor.device))
+    dtype = tensor.dtype
+    if dtype.is_complex or tensor.is_quantized or tensor.layout != torch.strided:
+        raise TypeError(
+            f"{argument} must be a dense real tensor, got {dtype} with layout {tensor.layout}"
+        )
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if dtype.is_floating_point and dtype not in (torch.float32, torch.float64):
+        tensor = tensor.float()  # without loss: all others are narrower
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
+
+
+def solve_assignments(
+    stacks: Sequence[npt.NDArray[np.float32] | npt.NDArray[np.float64]],
+    warm: Sequence[WarmStart | None],
+    maximize: bool,
+    name: Callable[[int], str],
+) -> list[Solutions]:
+    """Solve all matrices of all stacks as one batch, on as many threads as torch uses.
+
+    Each stack has shape (batch, n, m), aligned, in native byte order. Its warm start is (col4row,
+    col_duals) of former results of shape (batch, n); for square matrices only.
+
+    Raises:
+        ValueError: a matrix is infeasible, or has NaN or infinitely good entries. The message
+            begins with its `name`, which is given its index over all stacks.
+    """
+    failure, solved = _core.solve_assignments(stacks, warm, maximize, torch.get_num_threads())
+    if failure is not None:
+        index, reason = failure
+        raise ValueError(name(index) + reason)
+    return [Solutions(*arrays) for arrays in solved]

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from fastrebasin import _native
+from fastrebasin._costs import Costs, as_costs
 
 __all__ = ["Assignment", "linear_sum_assignment", "solve_assignment"]
-
-_EXACT_IN_FLOAT32 = {
-    torch.float16,
-    torch.bfloat16,
-    torch.bool,
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-}
 
 
 @overload
@@ -47,8 +40,8 @@ def linear_sum_assignment(
         for a torch input. Equal costs everywhere give the identity.
 
     Raises:
-        ValueError: not a matrix, NaN or infinitely good entries, no complete assignment, or a
-            tensor on a device that this build has no kernels for.
+        ValueError: not a matrix, NaN or infinitely good entries, no complete assignment, integers
+            too far apart for float64, or a tensor on a device that this build has no kernels for.
         TypeError: a dtype that float64 can't hold, such as complex or object.
 
     Ctrl-C stops a running solve, and other Python threads run during it.
@@ -64,10 +57,13 @@ def linear_sum_assignment(
     Source: Jonker and Volgenant 1987, doi:10.1007/BF02278710; rectangular problems as in Crouse
     2016, doi:10.1109/TAES.2016.140952.
     """
+    pairs = _native.linear_sum_assignment(cost_matrix, maximize, torch.get_num_threads())
+    if pairs is not None:  # the usual case, in which every check in Python would be felt
+        return pairs
     if isinstance(cost_matrix, torch.Tensor):
-        rows, cols = _pairs(_as_float_tensor(cost_matrix), maximize)
+        rows, cols = _pairs(_native.as_array(cost_matrix, "cost_matrix"), maximize)
         return torch.from_numpy(rows), torch.from_numpy(cols)
-    return _pairs(_as_float_array(cost_matrix), maximize)
+    return _pairs(np.asarray(cost_matrix), maximize)
 
 
 @dataclass(frozen=True)
@@ -93,28 +89,47 @@ class Assignment:
     gap: Any
 
 
+_Matrix = npt.NDArray[Any] | torch.Tensor
+
+
+@overload
+def solve_assignment(
+    cost: list[_Matrix] | tuple[_Matrix, ...],
+    *,
+    maximize: bool = ...,
+    warm_start: Sequence[Assignment | None] | None = ...,
+) -> list[Assignment]: ...
+@overload
 def solve_assignment(
     cost: npt.ArrayLike | torch.Tensor,
     *,
-    maximize: bool = False,
-    warm_start: Assignment | None = None,
-) -> Assignment:
-    """Solve one assignment problem or a batch exactly, with duals, and from a former result.
+    maximize: bool = ...,
+    warm_start: Assignment | None = ...,
+) -> Assignment: ...
+def solve_assignment(
+    cost: Any, *, maximize: bool = False, warm_start: Any = None
+) -> Assignment | list[Assignment]:
+    """Solve assignment problems exactly, with duals, and from former results; many at once.
 
     Args:
-        cost: shape (n, m) or (batch, n, m); as for `linear_sum_assignment`.
+        cost: shape (n, m) or (batch, n, m), as for `linear_sum_assignment`; or a list or tuple of
+            matrices, arrays or tensors of any sizes and dtypes. A batch or a list is solved on
+            `torch.get_num_threads()` threads, which change nothing in the result.
         maximize: find the assignment of largest instead of smallest sum.
         warm_start: the result of a similar problem of the same shape, such as this one a training
-            step ago. It only saves time: the answer is the optimum of `cost` whatever it was.
+            step ago; for a list of matrices, a list of such results or None. It only saves time:
+            the answer is the optimum of `cost` whatever it was.
 
     Returns:
-        The assignment, its duals, objective and gap.
+        The assignment, its duals, objective and gap; a list of them for a list.
 
     Raises:
         ValueError: not a matrix or a batch of matrices, a warm start of another shape, NaN or
-            infinitely good entries, no complete assignment, or a tensor on a device that this
-            build has no kernels for.
+            infinitely good entries, no complete assignment, integers too far apart for float64,
+            or a tensor on a device that this build has no kernels for.
         TypeError: a dtype that float64 can't hold, or a warm start that is no `Assignment`.
+
+    Ctrl-C stops a running solve, and other Python threads run during it.
 
     Example:
         >>> import numpy as np
@@ -123,100 +138,129 @@ def solve_assignment(
         >>> again = solve_assignment(cost + 1e-3 * cost**2, warm_start=first)
         >>> bool(again.gap < 1e-9)
         True
+        >>> [found.col_ind.tolist() for found in solve_assignment([np.eye(2), -np.eye(3)])]
+        [[1, 0], [0, 1, 2]]
 
     Source: as `linear_sum_assignment`; candidate lists, auction and dead units are our own.
     """
-    is_tensor = isinstance(cost, torch.Tensor)
-    costs = _as_float_tensor(cost) if isinstance(cost, torch.Tensor) else _as_float_array(cost)
-    if costs.ndim not in (2, 3):
-        raise ValueError(f"cost must be a matrix or a batch of them, got {costs.ndim} axes")
-    if costs.ndim == 3 and costs.shape[0] == 0:
-        raise ValueError(f"cost must hold at least one matrix, got shape {tuple(costs.shape)}")
-    if warm_start is not None:
-        _check_warm_start(warm_start, tuple(costs.shape))
-    starts = _numpy_fields(warm_start)
-    if costs.ndim == 2:
-        fields = _solve_one(costs, maximize, starts)
-    else:
-        solved = [
-            _solve_one(costs[k], maximize, None if starts is None else [f[k] for f in starts])
-            for k in range(costs.shape[0])
-        ]
-        fields = [np.stack(parts) for parts in zip(*solved, strict=True)]
-    return Assignment(*(torch.as_tensor(f) if is_tensor else f for f in fields))
+    if not _is_list_of_matrices(cost):
+        stack = _as_stack(cost, warm_start, "cost", "warm_start")
+        return _solve([stack], bool(maximize), _matrix if stack.is_batch else _unnamed)[0]
+    starts = [None] * len(cost) if warm_start is None else warm_start
+    return _solve(_as_stacks(cost, starts), bool(maximize), _matrix)
 
 
-def _solve_one(
-    cost: npt.NDArray[np.float64] | torch.Tensor,
-    maximize: bool,
-    start: list[npt.NDArray[Any]] | None,
-) -> list[npt.NDArray[Any]]:
-    """Solve one matrix; fields in the order of `Assignment`."""
-    gap = np.zeros(1)
-    warm = None
-    if start is not None and cost.shape[0] == cost.shape[1]:  # the core starts others cold
-        warm = (
-            np.ascontiguousarray(start[1], np.int64),
-            np.ascontiguousarray(start[3], np.float64),
+def solve_batch(costs: npt.NDArray[Any], maximize: bool, name: Callable[[int], str]) -> Assignment:
+    """Solve matrices of shape (batch, n, m); `name` begins the message about one of them."""
+    return _solve([_as_stack(costs, None, "cost", "", (3,))], bool(maximize), name)[0]
+
+
+class _Stack(NamedTuple):
+    """Problems of one shape, as the user gave them and as the core takes them."""
+
+    costs: Costs  # (batch, n, m)
+    warm: _native.WarmStart | None
+    is_batch: bool  # whether the user's costs had the first axis
+    is_tensor: bool
+
+    def assignment(self, solved: _native.Solutions) -> Assignment:
+        """Return the result in the user's terms."""
+        batch, n, m = self.costs.values.shape
+        row_ind, col_ind = np.broadcast_to(np.arange(n), (batch, n)).copy(), solved.col4row
+        if n > m:
+            row_ind = np.nonzero(col_ind >= 0)[1].reshape(batch, m)
+            col_ind = np.take_along_axis(col_ind, row_ind, axis=1)
+        row_duals, col_duals = solved.row_duals, solved.col_duals
+        if self.costs.shift is not None and n <= m:
+            row_duals = row_duals + self.costs.shift[:, :, 0]
+        elif self.costs.shift is not None:
+            col_duals = col_duals + self.costs.shift[:, 0, :]
+        objective = self.costs.objective(row_ind, col_ind)
+        fields = [row_ind, col_ind, row_duals, col_duals, objective, solved.gap]
+        if not self.is_batch:
+            fields = [field[0] for field in fields]
+        return Assignment(*(torch.as_tensor(f) if self.is_tensor else f for f in fields))
+
+
+def _solve(stacks: list[_Stack], maximize: bool, name: Callable[[int], str]) -> list[Assignment]:
+    values = [stack.costs.values for stack in stacks]
+    solved = _native.solve_assignments(values, [stack.warm for stack in stacks], maximize, name)
+    return [stack.assignment(parts) for stack, parts in zip(stacks, solved, strict=True)]
+
+
+def _matrix(index: int) -> str:
+    return f"matrix {index}: "
+
+
+def _unnamed(_: int) -> str:
+    return ""
+
+
+def _is_list_of_matrices(cost: object) -> bool:
+    """Tell a list of matrices, or of nothing, from nested lists of numbers."""
+    return isinstance(cost, (list, tuple)) and (
+        not cost or any(isinstance(c, (np.ndarray, torch.Tensor)) and c.ndim == 2 for c in cost)
+    )
+
+
+def _as_stacks(costs: Sequence[object], starts: object) -> list[_Stack]:
+    """Return a stack for each matrix of a list; reports all that don't fit at once."""
+    if not isinstance(starts, (list, tuple)) or len(starts) != len(costs):
+        came = f"{len(starts)}" if isinstance(starts, (list, tuple)) else type(starts).__name__
+        raise ValueError(
+            f"warm_start must be a list of {len(costs)} for as many matrices, got {came}"
         )
-    solution = _native.solve_assignment(cost, bool(maximize), warm, gap)
-    row_ind = np.flatnonzero(solution.col4row >= 0)
-    col_ind = solution.col4row[row_ind]
-    objective = np.asarray(cost)[row_ind, col_ind].astype(np.float64).sum()
-    return [row_ind, col_ind, solution.row_duals, solution.col_duals, objective, gap[0]]
+    stacks, errors = [], []
+    for k, (cost, start) in enumerate(zip(costs, starts, strict=True)):
+        try:
+            stacks.append(_as_stack(cost, start, f"cost[{k}]", f"warm_start[{k}]", (2,)))
+        except (TypeError, ValueError) as error:  # noqa: PERF203 - all are reported at once
+            errors.append(error)
+    if errors:
+        raise type(errors[0])("; ".join(map(str, errors)))
+    return stacks
 
 
-def _numpy_fields(start: Assignment | None) -> list[npt.NDArray[Any]] | None:
-    if start is None:
-        return None
-    return [np.asarray(f) for f in (start.row_ind, start.col_ind, start.row_duals, start.col_duals)]
+def _as_stack(
+    cost: Any, start: object, argument: str, start_argument: str, ndims: tuple[int, ...] = (2, 3)
+) -> _Stack:
+    is_tensor = isinstance(cost, torch.Tensor)
+    array = _native.as_array(cost, argument) if is_tensor else np.asarray(cost)
+    values, shift = as_costs(array, argument)
+    if values.ndim not in ndims:
+        wanted = "a matrix or a batch of them" if 3 in ndims else "a matrix"
+        raise ValueError(f"{argument} must be {wanted}, got {values.ndim} axes")
+    warm = None if start is None else _warm(start, values.shape, start_argument)
+    is_batch = values.ndim == 3
+    if not is_batch:
+        values, shift = values[None], None if shift is None else shift[None]
+    return _Stack(Costs(values, shift), warm, is_batch, is_tensor)
 
 
-def _check_warm_start(start: Assignment, shape: tuple[int, ...]) -> None:
+def _warm(start: object, shape: tuple[int, ...], argument: str) -> _native.WarmStart | None:
     if not isinstance(start, Assignment):
-        raise TypeError(f"warm_start must be an Assignment, got {type(start).__name__}")
+        raise TypeError(f"{argument} must be an Assignment, got {type(start).__name__}")
     found = (*np.shape(start.row_duals), *np.shape(start.col_duals)[-1:])
     pairs = (*shape[:-2], min(shape[-2:]))
     if found != shape or np.shape(start.col_ind) != pairs:
-        raise ValueError(f"warm_start must be of a problem of shape {shape}, got {found}")
+        raise ValueError(f"{argument} must be of a problem of shape {shape}, got {found}")
+    if shape[-2] != shape[-1]:
+        return None  # the core starts others cold
+    n = shape[-1]
+    return (
+        np.asarray(start.col_ind, np.int64).reshape(-1, n),
+        np.asarray(start.col_duals, np.float64).reshape(-1, n),
+    )
 
 
 def _pairs(
-    cost: npt.NDArray[np.float64] | torch.Tensor, maximize: bool
+    array: npt.NDArray[Any], maximize: bool
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    if cost.ndim != 2:
-        raise ValueError(f"expected a matrix (2-D array), got a {cost.ndim} array")
-    col4row = _native.solve_assignment(cost, bool(maximize)).col4row
-    if cost.shape[0] <= cost.shape[1]:
-        return np.arange(len(col4row), dtype=np.int64), col4row
-    row_ind = np.flatnonzero(col4row >= 0)
-    return row_ind, col4row[row_ind]
-
-
-def _as_float_array(cost: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    array = np.asarray(cost)
-    if array.dtype == np.float32 and array.dtype.isnative and _whole_strides(array):
-        return array  # read in place
-    if not np.can_cast(array.dtype, np.float64, "safe"):
-        raise TypeError(
-            f"Cannot cast array data from {array.dtype!r} to dtype('float64') "
-            "according to the rule 'safe'"
-        )
-    array = np.asarray(array, dtype=np.float64)
-    return array if _whole_strides(array) else array.copy()
-
-
-def _whole_strides(array: npt.NDArray[np.generic]) -> bool:
-    """Whether entries are aligned and a whole number of entries apart, as the core needs."""
-    return array.flags.aligned and all(stride % array.itemsize == 0 for stride in array.strides)
-
-
-def _as_float_tensor(cost: torch.Tensor) -> torch.Tensor:
-    if cost.is_complex() or cost.layout != torch.strided:
-        raise TypeError(
-            f"cost_matrix must be a dense real tensor, got {cost.dtype} with layout {cost.layout}"
-        )
-    cost = cost.detach()
-    if cost.dtype in (torch.float32, torch.float64):
-        return cost
-    return cost.to(torch.float32 if cost.dtype in _EXACT_IN_FLOAT32 else torch.float64)
+    threads = torch.get_num_threads()
+    pairs = _native.linear_sum_assignment(array, maximize, threads)
+    if pairs is None:
+        array = as_costs(array, "cost_matrix").values
+        pairs = _native.linear_sum_assignment(array, maximize, threads)
+    if pairs is None:  # as_costs leaves no other reason
+        raise ValueError(f"expected a matrix (2-D array), got a {array.ndim} array")
+    return pairs

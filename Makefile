@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 LINTERS := $(VENV)/.linters
 CMAKE := $(VENV)/.cmake
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md \
-           $(shell find csrc/*.cpp csrc/cpu csrc/cuda python -name '*.cpp' -o -name '*.hpp' -o -name '*.py' -o -name '*.pyi')
+           $(shell find csrc python -name '*.cpp' -o -name '*.hpp' -o -name '*.py' -o -name '*.pyi')
 
 .PHONY: demo test slow lint sanitize sanitize-address sanitize-thread format clean check-tools
 

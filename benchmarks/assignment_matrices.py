@@ -81,13 +81,21 @@ def _weight_products(a: torch.nn.Module, b: torch.nn.Module, layer: int) -> Matr
     return np.asarray((-product).numpy(), dtype=np.float32)
 
 
-def low_rank(rng: np.random.Generator, n: int, dead: float = 0.0) -> Matrix:
+def low_rank(
+    rng: np.random.Generator, n: int, dead_rows: float = 0.0, dead_cols: float = 0.0
+) -> Matrix:
     """Return correlations of units that have 64 causes in common; a share of units is dead."""
-    factors = [rng.standard_normal((n, 64), np.float32) for _ in range(2)]
-    for factor in factors:
-        factor[rng.random(n) < dead] = 0.0
-    cost: Matrix = factors[0] @ factors[1].T
+    a, b = (rng.standard_normal((n, 64), np.float32) for _ in range(2))
+    a[rng.random(n) < dead_rows] = 0.0
+    b[rng.random(n) < dead_cols] = 0.0
+    cost: Matrix = a @ b.T
     return cost
+
+
+def _duplicates(rng: np.random.Generator, n: int) -> Matrix:
+    """Return a matrix of few different rows and columns, such as compressed networks have."""
+    few = rng.random((8, 8), np.float32)
+    return few[rng.integers(0, 8, n)[:, None], rng.integers(0, 8, n)[None, :]]
 
 
 def _planted(rng: np.random.Generator, n: int) -> Matrix:
@@ -103,7 +111,10 @@ def _distances(rng: np.random.Generator, n: int) -> Matrix:
 
 SYNTHETIC: dict[str, Callable[[np.random.Generator, int], Matrix]] = {
     "low rank": low_rank,
-    "low rank, dead units": lambda rng, n: low_rank(rng, n, dead=0.25),
+    "dead units": lambda rng, n: low_rank(rng, n, 0.25, 0.25),
+    "dead rows": lambda rng, n: low_rank(rng, n, 0.8, 0.1),
+    "dead columns": lambda rng, n: low_rank(rng, n, 0.1, 0.8),
+    "duplicates": _duplicates,
     "uniform": lambda rng, n: rng.random((n, n), np.float32),
     "planted": _planted,
     "integer ties": lambda rng, n: rng.integers(0, 100, (n, n)).astype(np.float32),

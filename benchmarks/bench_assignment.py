@@ -163,7 +163,7 @@ def measure_batches(repeats: int) -> list[Row]:
     rows = []
     for count, n in BATCHES:
         rng = np.random.default_rng(n)
-        costs = np.stack([low_rank(rng, n, dead=0.2) for _ in range(count)])
+        costs = np.stack([low_rank(rng, n, 0.2, 0.2) for _ in range(count)])
         judges = [Judge(cost) for cost in costs]
         times: dict[str, list[float]] = {name: [] for name in solvers}
         for _ in range(repeats):

@@ -8,10 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LINTERS := $(VENV)/.linters
+CMAKE := $(VENV)/.cmake
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md \
-           $(shell find csrc python -name '*.cpp' -o -name '*.hpp' -o -name '*.py' -o -name '*.pyi')
+           $(shell find csrc python -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.py' -o -name '*.pyi')
 
-.PHONY: demo test slow lint format clean check-tools
+.PHONY: demo test slow lint sanitize sanitize-address sanitize-thread format clean check-tools
 
 demo: $(INSTALLED)
 	$(BIN)/fastrebasin demo --output $(OUTPUT)
@@ -29,6 +30,26 @@ lint: $(INSTALLED) $(LINTERS)
 	$(BIN)/clang-format --dry-run -Werror $(shell find csrc -name '*.?pp')
 	$(BIN)/python .ci/budget.py
 
+# The native tests under the sanitizers of addresses and undefined behaviour, and those of threads
+# under the sanitizer of threads.
+sanitize: sanitize-address sanitize-thread
+
+sanitize-address: SANITIZERS := address,undefined
+sanitize-address: TARGET := all
+sanitize-thread: SANITIZERS := thread
+sanitize-thread: TARGET := threads_test
+SANITIZE_FLAGS := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -D_GLIBCXX_ASSERTIONS
+# Older thread sanitizers stop with "unexpected memory mapping" where addresses are very random.
+LESS_RANDOM := $(shell setarch "$$(uname -m)" -R true 2>/dev/null && echo 'setarch "$$(uname -m)" -R')
+
+sanitize-address sanitize-thread: $(CMAKE)
+	$(BIN)/python -m cmake -S . -B build/$@ -G 'Unix Makefiles' --log-level=WARNING \
+	  -DFASTREBASIN_TESTS=ON -DFASTREBASIN_WERROR=ON \
+	  -DCMAKE_CXX_FLAGS='$(SANITIZE_FLAGS) -fsanitize=$(SANITIZERS)' \
+	  -DCMAKE_CTEST_ARGUMENTS='--output-on-failure;-j2;-R;$(TARGET:all=test)'
+	$(BIN)/python -m cmake --build build/$@ --parallel 2 --target $(TARGET)
+	$(LESS_RANDOM) $(BIN)/python -m cmake --build build/$@ --target test
+
 format: $(LINTERS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -43,6 +64,10 @@ $(INSTALLED): $(SOURCES) | check-tools $(BIN)/python
 
 $(LINTERS): pyproject.toml | $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[lint]'
+	touch $@
+
+$(CMAKE): | check-tools $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'cmake==4.4.4'
 	touch $@
 
 $(BIN)/python: | check-tools

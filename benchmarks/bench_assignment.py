@@ -1,186 +1,278 @@
 """Time exact assignment solvers on matrices of trained networks and on synthetic ones.
 
-All solvers run in one process, in turns, on one thread; each answer is checked against SciPy's
-objective in float64 before its time counts. Ratios are SciPy's median over the solver's.
+All solvers run in one process, in turns, on one thread, by the thread's CPU time; medians. An
+answer is checked by duality in float64 before its time counts. Ratios are SciPy's time over ours:
+above one, ours is faster. A "read" is the fastest plain pass over the matrix in NumPy.
 
-    python benchmarks/bench_assignment.py --sizes 512 1024 --kinds trained --out result.json
+    python benchmarks/bench_assignment.py --sizes 512 1024 --kinds digits uniform --out result.json
 
-Peers are timed if they are installed (`pip install lapx lapjv`).
+Peers are timed if they are installed (`pip install lapx lapjv`; the latter builds from source).
+MNIST is read from FASTREBASIN_DATA or --data-dir, torchvision's layout.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import importlib
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+import timeit
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import scipy.optimize
+import scipy
 import torch
+from assignment_matrices import KINDS, Case, cases, low_rank
+from assignment_solvers import (
+    Columns,
+    Judge,
+    Matrix,
+    Solver,
+    Timer,
+    fastest_read,
+    installed_peers,
+    our_solver,
+    scipy_solver,
+    warm_solver,
+)
 
 import fastrebasin
-from fastrebasin.experiments.data_sets import digits
-from fastrebasin.experiments.models import MLP
-from fastrebasin.experiments.training import train
 
-Matrix = npt.NDArray[np.float32]
-Columns = npt.NDArray[np.int64]
-Solver = Callable[[Matrix], Columns]  # the column of each row that minimises the sum
+Row = dict[str, Any]
+BATCHES = [(208, 300), (144, 64)]
+SMALL = range(2, 9)
 
 
-def trained(n: int) -> Iterator[tuple[str, Matrix]]:
-    """Yield costs of matching two networks of width n, after one epoch and after fifteen."""
-    data = digits()
-    x = data.train[0].flatten(1)
-    for epochs in (1, 15):
-        a, b = (
-            train(lambda: MLP(64, (n, n)), data.train, epochs=epochs, batch_size=200, seed=seed)
-            for seed in (0, 1)
-        )
-        for layer in (0, 1):
-            name = f"layer {layer + 1}, {epochs} epochs"
-            yield f"correlation, {name}", -correlation(*(activations(m, x, layer) for m in (a, b)))
-            yield f"weights, {name}", -weight_products(a, b, layer)
+def shown(seconds: float | str) -> str:
+    """Return a time in milliseconds, or why there is none."""
+    return seconds if isinstance(seconds, str) else f"{1e3 * seconds:.3g} ms"
 
 
-def activations(model: torch.nn.Module, x: torch.Tensor, layer: int) -> torch.Tensor:
-    """Return the units of a hidden layer on the images, (images, units)."""
-    with torch.no_grad():
-        for i in range(layer + 1):
-            x = torch.relu(model.get_submodule(f"layer{i}")(x))
-    return x
+def ratio(of: float | str | None, over: float | str | None) -> float | None:
+    """Return the quotient of two times; None where one is missing."""
+    return of / over if isinstance(of, float) and isinstance(over, float) else None
 
 
-def correlation(a: torch.Tensor, b: torch.Tensor) -> Matrix:
-    """Return the correlations of A's units with B's; dead units correlate with nothing."""
-    centred = [t - t.mean(0) for t in (a, b)]
-    unit = [t / t.norm(dim=0).clamp_min(1e-9) for t in centred]
-    return np.asarray((unit[0].T @ unit[1]).numpy(), dtype=np.float32)
+def warm_name(noise: float) -> str:
+    """Return the name of our solver when it starts from the result before this much noise."""
+    return f"ours, warm after {100 * noise:g} % noise"
 
 
-def weight_products(a: torch.nn.Module, b: torch.nn.Module, layer: int) -> Matrix:
-    """Return the first cost of weight matching, from the identity."""
-    pa, pb = a.state_dict(), b.state_dict()
-    here, after = f"layer{layer}", f"layer{layer + 1}.weight"
-    product = pa[f"{here}.weight"] @ pb[f"{here}.weight"].T + pa[after].T @ pb[after]
-    biases = torch.outer(pa[f"{here}.bias"], pb[f"{here}.bias"])
-    return np.asarray((product + biases).numpy(), dtype=np.float32)
+def measure_case(case: Case, timer: Timer, peers: dict[str, Solver], noises: list[float]) -> Row:
+    """Time all solvers on one matrix and print a line."""
+    solvers: dict[str, Solver] = {"scipy": scipy_solver, "ours": our_solver}
+    solvers |= {warm_name(noise): warm_solver(case.cost, noise) for noise in noises}
+    times = timer.measure(case.name, case.cost, solvers | peers)
+    read, seconds = fastest_read(case.cost, timer.repeats)
+    reads = ratio(times["ours"], seconds)
+    n = len(case.cost)
+    ours, theirs = times["ours"], times["scipy"]
+    print(f"n={n}  {case.name}: ours {shown(ours)}", end="")
+    print(f" = {reads:.1f} reads ({read})" if reads else "", end="")
+    print(f", scipy {shown(theirs)}")
+    for name, value in times.items():
+        if name not in ("scipy", "ours"):
+            quotient = ratio(theirs, value)
+            versus = f"  scipy x{quotient:.2f}" if quotient else ""
+            print(f"    {name}: {shown(value)}{versus}", flush=True)
+    return {"n": n, "matrix": case.name, "trained": case.trained, "seconds": times, "reads": reads}
 
 
-def synthetic(n: int) -> Iterator[tuple[str, Matrix]]:
-    """Yield the kinds on which solvers differ most."""
-    rng = np.random.default_rng(n)
-    yield "low rank", (rng.normal(size=(n, 64)) @ rng.normal(size=(64, n))).astype(np.float32)
-    uniform = rng.random((n, n)).astype(np.float32)
-    yield "uniform", uniform
-    yield "planted", uniform - 2 * np.eye(n, dtype=np.float32)[rng.permutation(n)]
-    yield "integer ties", rng.integers(0, 100, (n, n)).astype(np.float32)
-    yield "rank 1", np.outer(rng.random(n), rng.random(n)).astype(np.float32)
-    points = rng.random((2, n, 1, 2))
-    gaps = points[0] - points[1].swapaxes(0, 1)
-    yield "2-D distances", np.sqrt((gaps**2).sum(-1)).astype(np.float32)
+def geometric_mean(values: list[float | None]) -> str:
+    """Return the mean of the ratios that there are, or a dash."""
+    known = [value for value in values if value is not None]
+    return f"x{statistics.geometric_mean(known):.2f}" if known else "-"
 
 
-def solvers(cost: Matrix) -> dict[str, Solver]:
-    """Return the solvers by name: SciPy's, ours, and what peers are installed."""
-    noise = np.random.default_rng(0).normal(size=cost.shape).astype(np.float32)
-    former = fastrebasin.solve_assignment(cost + np.float32(0.01 * cost.std()) * noise)
-    found: dict[str, Solver] = {
-        "scipy": lambda c: scipy.optimize.linear_sum_assignment(c)[1],
-        "ours": lambda c: fastrebasin.linear_sum_assignment(c)[1],
-        "ours, warm after 1 % noise": lambda c: (
-            fastrebasin.solve_assignment(c, warm_start=former).col_ind
-        ),
+def worst(rows: list[Row], rivals: Callable[[Row], list[Any]]) -> str:
+    """Return the smallest ratio of the best rival's time to ours, and on which matrix."""
+    found = []
+    for row in rows:
+        times = [time for time in rivals(row) if isinstance(time, float)]
+        quotient = ratio(min(times), row["seconds"]["ours"]) if times else None
+        if quotient is not None:
+            found.append((quotient, row["matrix"]))
+    return "-" if not found else "x{:.2f} ({})".format(*min(found))
+
+
+def table(title: str, sizes: list[int], lines: dict[str, list[str]]) -> None:
+    """Print rows by name and a column for each size."""
+    width = max(len(name) for name in lines)
+    print(f"\n{title}\n{'n'.rjust(width)}" + "".join(f"{n:>10}" for n in sizes))
+    for name, cells in lines.items():
+        print(name.rjust(width) + "".join(f"{cell:>10}" for cell in cells))
+
+
+def summarise(rows: list[Row], peers: dict[str, Solver], noises: list[float]) -> None:
+    """Print means over trained networks for each size, the worst cases and wrong answers."""
+    by_size: dict[int, list[Row]] = {}
+    for row in rows:
+        by_size.setdefault(row["n"], []).append(row)
+    trained = {n: [row for row in here if row["trained"]] for n, here in by_size.items()}
+    lines = {
+        name: [
+            geometric_mean([ratio(r["seconds"]["scipy"], r["seconds"][name]) for r in here])
+            for here in trained.values()
+        ]
+        for name in ["ours", *map(warm_name, noises), *peers]
     }
-    for module_name, names in {"lapx": ("lapjv", "lapjvx", "lapjvc", "lapjvs", "lapjvr")}.items():
-        try:
-            module: Any = importlib.import_module(module_name)
-        except ImportError:
-            continue
-        for name in names:
-            if hasattr(module, name):
-                found[f"{module_name}.{name}"] = peer(getattr(module, name))
-    return found
+    lines["reads by ours"] = [
+        geometric_mean([row["reads"] for row in here]).lstrip("x") for here in trained.values()
+    ]
+    table("scipy (cold) / solver, geometric mean over trained networks", list(by_size), lines)
+    print("\nworst over all matrices")
+    for n, here in by_size.items():
+        print(f"n={n}: scipy / ours {worst(here, lambda row: [row['seconds']['scipy']])}", end="")
+        rivals = worst(here, lambda row: [row["seconds"][name] for name in peers])
+        print(f"; best peer / ours {rivals}")
+        for row in here:
+            for solver, value in row["seconds"].items():
+                if isinstance(value, str) and value.startswith("WRONG"):
+                    print(f"    {solver} on {row['matrix']}: {value}")
+    print()
 
 
-def peer(function: Callable[..., Any]) -> Solver:
-    """Adapt a peer's result: the last integer vectors hold the columns."""
-
-    def solve(cost: Matrix) -> Columns:
-        result = [part for part in function(cost) if isinstance(part, np.ndarray)]
-        first, second = result[0], result[1]
-        ascending = np.array_equal(first, np.arange(len(first)))
-        return np.asarray(second if ascending else first, dtype=np.int64)
-
-    return solve
+def scipy_loop(costs: Matrix) -> list[Columns]:
+    """Solve a batch with SciPy, one by one."""
+    return [scipy_solver(cost) for cost in costs]
 
 
-def measure(cost: Matrix, repeats: int) -> dict[str, float]:
-    """Return each solver's median time in milliseconds; nan where an answer is not optimal."""
-    exact = cost.astype(np.float64)
-    candidates = solvers(cost)
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    best = None
-    for _ in range(repeats):
-        for name, solve in candidates.items():
-            start = time.thread_time()
-            columns = solve(cost)
-            times[name].append(1e3 * (time.thread_time() - start))
-            objective = exact[np.arange(len(columns)), columns].sum()
-            best = objective if best is None else best  # SciPy comes first
-            if abs(objective - best) > 1e-9 * np.abs(exact).max() * len(exact):
-                times[name].append(float("nan"))
-    return {name: statistics.median(values) for name, values in times.items()}
+def our_batch(costs: Matrix, threads: int) -> list[Columns]:
+    """Solve a batch with fastrebasin, on so many threads."""
+    torch.set_num_threads(threads)
+    found = fastrebasin.solve_assignment(costs)
+    torch.set_num_threads(1)
+    return list(found.col_ind)
+
+
+def measure_batches(repeats: int) -> list[Row]:
+    """Time batches by the wall, on one and two threads, beside a loop over SciPy."""
+    solvers: dict[str, Callable[[Matrix], list[Columns]]] = {
+        "scipy loop": scipy_loop,
+        "ours, 1 thread": partial(our_batch, threads=1),
+        "ours, 2 threads": partial(our_batch, threads=2),
+    }
+    rows = []
+    for count, n in BATCHES:
+        rng = np.random.default_rng(n)
+        costs = np.stack([low_rank(rng, n, 0.2, 0.2) for _ in range(count)])
+        judges = [Judge(cost) for cost in costs]
+        times: dict[str, list[float]] = {name: [] for name in solvers}
+        for _ in range(repeats):
+            for name, solve in solvers.items():
+                start = time.perf_counter()
+                columns = solve(costs)
+                seconds = time.perf_counter() - start
+                right = all(j.accepts(c) for j, c in zip(judges, columns, strict=True))
+                times[name].append(seconds if right else math.nan)
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        scipy_time = medians["scipy loop"]
+        line = ", ".join(
+            f"{name} {1e3 * t:.2f} ms (x{scipy_time / t:.2f})" for name, t in medians.items()
+        )
+        print(f"batch {count} x {n} x {n}, wall time: {line}", flush=True)
+        rows.append({"batch": count, "n": n, "wall_seconds": medians})
+    return rows
+
+
+def measure_small(peers: dict[str, Solver], repeats: int) -> list[Row]:
+    """Time calls on matrices of a few rows, where the way in costs more than the search."""
+    rows = []
+    for n in SMALL:
+        cost = np.random.default_rng(n).random((n, n))
+        judge = Judge(cost)
+        times: dict[str, list[float]] = {}
+        solvers: dict[str, Solver] = {"scipy": scipy_solver, "ours": our_solver} | peers
+        for _ in range(max(7, repeats)):
+            for name, solve in solvers.items():
+                seconds = timeit.timeit(partial(solve, cost), number=1000) / 1000
+                right = judge.accepts(solve(cost))
+                times.setdefault(name, []).append(seconds if right else math.nan)
+        line = ", ".join(
+            f"{name} {1e6 * min(t):.2f}/{1e6 * statistics.median(t):.2f}"
+            for name, t in times.items()
+        )
+        print(f"n={n}, microseconds for a call, least/median: {line}", flush=True)
+        rows.append({"n": n, "seconds": {name: statistics.median(t) for name, t in times.items()}})
+    return rows
 
 
 def commit() -> str:
     """Return the commit that is measured."""
-    here = Path(__file__).parent
     run = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
-    )
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     return run.stdout.strip() or "unknown"
 
 
+def processor() -> str:
+    """Return the processor's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def arguments() -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--sizes", type=int, nargs="*", default=[8, 64, 128, 256, 512, 1024])
+    add("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=", ".join(KINDS))
+    add("--repeats", type=int, default=5)
+    add("--noise", type=float, nargs="*", default=[0.01], help="of warm starts, in deviations")
+    add("--peers", nargs="*", help="only these, such as lapx.lapjvr; none for SciPy alone")
+    add("--patience", type=float, default=30, help="seconds that a solver may take, by its last")
+    add("--largest-for-peers", type=int, default=8192, help="size to try solvers unmet at")
+    add("--sections", nargs="+", choices=["single", "batch", "small"],
+        default=["single", "batch", "small"])  # fmt: skip
+    add("--data-dir", type=Path, default=os.environ.get("FASTREBASIN_DATA"))
+    add("--out", type=Path, help="write all numbers as JSON")
+    return parser.parse_args()
+
+
 def main() -> None:
-    """Measure, print a line for each matrix, and write all numbers as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 512, 1024])
-    parser.add_argument("--kinds", choices=["trained", "synthetic", "all"], default="all")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    kinds = [trained, synthetic] if arguments.kinds == "all" else [globals()[arguments.kinds]]
-    rows = []
-    for n in arguments.sizes:
-        ratios: list[float] = []
-        for kind in kinds:
-            for name, matrix in kind(n):
-                medians = measure(np.ascontiguousarray(matrix), arguments.repeats)
-                rows.append({"n": n, "matrix": name, "milliseconds": medians})
-                speed = {s: medians["scipy"] / t for s, t in medians.items() if s != "scipy"}
-                line = "  ".join(f"{solver} x{ratio:.1f}" for solver, ratio in speed.items())
-                print(f"n={n}  {name}: scipy {medians['scipy']:.2f} ms  {line}", flush=True)
-                if kind is trained:
-                    ratios.append(speed["ours"])
-        if ratios:
-            mean = statistics.geometric_mean(ratios)
-            print(f"n={n}: geometric mean over trained networks x{mean:.1f}")
-    if arguments.out:
-        machine = {"platform": platform.platform(), "cores": os.cpu_count()}
-        date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        record = {"date": date, "commit": commit(), "machine": machine, "rows": rows}
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    """Measure, print a line for each matrix and a summary, and write all numbers as JSON."""
+    options = arguments()
+    torch.set_num_threads(1)
+    peers, versions = installed_peers()
+    if options.peers is not None:
+        peers = {name: solve for name, solve in peers.items() if name in options.peers}
+    versions |= {"scipy": scipy.__version__, "numpy": np.__version__, "torch": torch.__version__}
+    print("  ".join(f"{name} {version}" for name, version in versions.items()))
+    if "mnist" in options.kinds and options.data_dir is None:
+        print("mnist: skipped, neither --data-dir nor FASTREBASIN_DATA names a folder")
+    timer = Timer(options.repeats, options.patience, options.largest_for_peers)
+    record: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": {"platform": platform.platform(), "cpu": processor(), "cores": os.cpu_count()},
+        "versions": versions | {"python": platform.python_version()},
+    }
+    if "single" in options.sections:
+        record["rows"] = [
+            measure_case(case, timer, peers, options.noise)
+            for n in sorted(options.sizes)
+            for case in cases(n, options.kinds, options.data_dir)
+        ]
+        summarise(record["rows"], peers, options.noise)
+    if "batch" in options.sections:
+        record["batches"] = measure_batches(options.repeats)
+    if "small" in options.sections:
+        record["small"] = measure_small(peers, options.repeats)
+    if options.out:
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

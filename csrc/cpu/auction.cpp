@@ -91,7 +91,7 @@ class Auction {
     if (j == none) return none;
     const double second = std::min(choice.second, equal);
     const double lead = second < infinity ? second - choice.best : 0.0;
-    problem_.set_price(j, problem_.price(j) - (lead + tolerance));
+    problem_.lower_price(j, lead + tolerance);
     const std::int64_t displaced = problem_.row4col[j];
     problem_.assign(i, j);
     if (displaced != none) problem_.col4row[displaced] = none;

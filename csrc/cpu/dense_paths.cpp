@@ -90,7 +90,7 @@ class DensePaths {
       distance_[j] = infinity;
     }
     for (const auto& [j, distance] : closed_) {
-      if (sink != none) problem_.set_price(j, problem_.price(j) + (distance - lowest));
+      if (sink != none) problem_.lower_price(j, lowest - distance);
       open_price_[j] = problem_.price(j);
     }
     return sink;

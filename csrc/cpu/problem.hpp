@@ -55,6 +55,8 @@ class Problem {
     price_[j] = value;
     ceiling_[j] = rounded_up(value);
   }
+  // Rounding may make a fall come out below zero, where a price stays as it is.
+  void lower_price(std::int64_t j, double by) { set_price(j, price_[j] - std::max(0.0, by)); }
   // Prices a column that no list may hold: to the passes that look for candidates it costs +inf.
   void set_unlisted_price(std::int64_t j, double value) {
     price_[j] = value;

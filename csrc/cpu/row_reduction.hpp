@@ -35,7 +35,7 @@ std::vector<std::int64_t> reduce_rows(Problem<T>& problem,
     // With a single allowed edge there is no lead to bid: the price would go to minus infinity.
     const double lead = choice.second - choice.best;
     const bool bids = lead > 0 && lead < infinity;
-    if (bids) problem.set_price(choice.best_col, problem.price(choice.best_col) - lead);
+    if (bids) problem.lower_price(choice.best_col, lead);
     const std::int64_t displaced = problem.row4col[choice.best_col];
     problem.assign(i, choice.best_col);
     if (displaced == none) continue;

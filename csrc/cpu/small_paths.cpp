@@ -70,7 +70,7 @@ bool augment(Problem<T>& problem, std::int64_t start) {
     }
   }
   for (std::int64_t k = 0; k < closed_count; ++k)
-    problem.set_price(closed[k], problem.price(closed[k]) + (distance[closed[k]] - lowest));
+    problem.lower_price(closed[k], lowest - distance[closed[k]]);
   for (i = none; i != start;) {
     i = predecessor[sink];
     problem.row4col[sink] = i;

@@ -146,9 +146,9 @@ void SparsePaths<T>::look_further(std::int64_t i) {
 template <typename T>
 void SparsePaths<T>::lower_prices() {
   for (const std::int64_t node : closed_) {
-    const double fall = shortest_ - columns_[node].distance;
+    const double fall = std::max(0.0, shortest_ - columns_[node].distance);
     if (node < problem_.cols()) {
-      problem_.set_price(node, problem_.price(node) - fall);
+      problem_.lower_price(node, fall);
     } else {
       equal_.set_price(equal_.price() - fall);
     }

@@ -246,10 +246,10 @@ def _warm(start: object, shape: tuple[int, ...], argument: str) -> _native.WarmS
         raise ValueError(f"{argument} must be of a problem of shape {shape}, got {found}")
     if shape[-2] != shape[-1]:
         return None  # the core starts others cold
-    n = shape[-1]
+    stacked = (shape[0] if len(shape) == 3 else 1, shape[-1])
     return (
-        np.asarray(start.col_ind, np.int64).reshape(-1, n),
-        np.asarray(start.col_duals, np.float64).reshape(-1, n),
+        np.asarray(start.col_ind, np.int64).reshape(stacked),
+        np.asarray(start.col_duals, np.float64).reshape(stacked),
     )
 
 

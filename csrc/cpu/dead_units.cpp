@@ -3,39 +3,44 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
+#include <numeric>
 
 #include "cpu/sparse_paths.hpp"
 
 namespace fastrebasin::cpu {
 namespace {
 
-// Whether row i is constant: most rows show in four entries that they are not.
+// Whether row i is constant. Most rows show in two entries, side by side, that they are not.
 template <typename T>
 bool is_constant_row(Problem<T>& problem, std::int64_t i) {
-  const std::int64_t n = problem.cols();
-  const double first = problem.cost(i, 0);
-  for (const std::int64_t j : {n / 3, n / 2, n - 1})
-    if (problem.cost(i, j) != first) return false;
+  const T* row = problem.row(i);
+  for (const std::int64_t j : {std::int64_t{1}, problem.cols() / 2, problem.cols() - 1})
+    if (row[j] != row[0]) return false;
   const RowRange range = problem.range(i);
   return range.valid && range.lowest == range.highest && range.lowest < infinity;
 }
 
-// Columns that hold one and the same value wherever the first, middle and last of `rows` look.
+// Columns that hold one and the same value on a few of `rows`.
 template <typename T>
 std::vector<std::int64_t> likely_dead_columns(const Problem<T>& problem,
                                               const std::vector<std::int64_t>& rows) {
-  std::vector<std::int64_t> found;
-  if (rows.empty()) return found;
-  for (std::int64_t j = 0; j < problem.cols(); ++j) {
-    const double value = problem.cost(rows.front(), j);
-    if (value == problem.cost(rows[rows.size() / 2], j) && value == problem.cost(rows.back(), j) &&
-        value == problem.cost(rows[rows.size() / 3], j) && value < infinity)
-      found.push_back(j);
+  constexpr std::size_t glances = 16;
+  std::vector<std::int64_t> found(problem.cols());
+  std::iota(found.begin(), found.end(), 0);
+  const T* first = problem.row(rows.front());
+  const auto keep_where = [&](auto holds) {
+    found.erase(std::remove_if(found.begin(), found.end(), std::not_fn(holds)), found.end());
+  };
+  for (std::size_t k = 1; k < glances && !found.empty(); ++k) {
+    const T* row = problem.row(rows[k * (rows.size() - 1) / (glances - 1)]);
+    keep_where([&](std::int64_t j) { return row[j] == first[j]; });
   }
   if (found.empty()) return found;
-  const double common = problem.cost(rows.front(), found[found.size() / 2]);
-  const auto differs = [&](std::int64_t j) { return problem.cost(rows.front(), j) != common; };
-  found.erase(std::remove_if(found.begin(), found.end(), differs), found.end());
+  const T common = first[found[found.size() / 2]];
+  keep_where([&](std::int64_t j) {
+    return first[j] == common && problem.cost(rows.front(), j) < infinity;
+  });
   return found;
 }
 

@@ -90,7 +90,8 @@ inline Doubles minimum(Doubles a, Doubles b) { return a < b ? a : b; }
 inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
 inline Doubles maximum(Doubles a, Doubles b) { return a > b ? a : b; }
 
-// One bit for each lane of a mask, or of a comparison. The language of vectors has no word for this.
+// One bit for each lane of a mask, or of a comparison. The language of vectors has no word for
+// this.
 inline unsigned lane_bits(Mask mask) {
 #if defined(__AVX512DQ__)
   return _mm512_movepi64_mask((__m512i)mask);
@@ -130,9 +131,12 @@ inline bool any(Bits mask) {
 }
 
 inline double lowest_lane(Doubles v) {
-  double lowest = v[0];
-  for (int lane = 1; lane < lanes; ++lane) lowest = v[lane] < lowest ? v[lane] : lowest;
-  return lowest;
+  double part[lanes];
+  __builtin_memcpy(part, &v, sizeof v);
+  for (int half = lanes / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane)
+      part[lane] = part[lane + half] < part[lane] ? part[lane + half] : part[lane];
+  return part[0];
 }
 
 template <typename T>
@@ -196,8 +200,7 @@ BestTwo best_two_listed(const ListBlock<T>* blocks, std::int64_t count, const do
   for (int lane = 0; lane < lanes; ++lane) here[lane] = lane;
   for (std::int64_t k = 0; k < count; k += ListBlock<T>::size, ++blocks)
     for (int part = 0; part < ListBlock<T>::size; part += lanes) {
-      const Doubles reduced =
-          load(blocks->costs + part) - gather(price, blocks->columns + part);
+      const Doubles reduced = load(blocks->costs + part) - gather(price, blocks->columns + part);
       const Mask better = reduced < best;
       second = minimum(better ? best : reduced, second);
       best = better ? reduced : best;
@@ -205,11 +208,14 @@ BestTwo best_two_listed(const ListBlock<T>* blocks, std::int64_t count, const do
       here += lanes;
     }
   const double lowest = lowest_lane(best);
-  const unsigned winners = lane_bits(best == splat(lowest));
   if (lowest == infinity) return {infinity, infinity, -1};
-  const int winner = __builtin_ctz(winners);
-  best[winner] = second[winner];
-  return {lowest, lowest_lane(best), place[winner]};
+  const int winner = __builtin_ctz(at_most_bits(best, splat(lowest)));
+  Mask lane{};
+  for (int k = 0; k < lanes; ++k) lane[k] = k;
+  const double runner_up = lowest_lane(lane == winner ? second : best);
+  std::int64_t places[lanes];
+  __builtin_memcpy(places, &place, sizeof place);
+  return {lowest, runner_up, places[winner]};
 }
 
 template <typename T>
@@ -281,7 +287,8 @@ bool measure(const T* row, T sign, const T* ceiling, std::int64_t cols, Depths<T
     for (std::int64_t ahead = 1024; ahead < 1024 + 64 * std::int64_t{sizeof(T)}; ahead += 64)
       __builtin_prefetch(reinterpret_cast<const char*>(row + j) + ahead);
     for (int v = 0; v < 4 * per_round; ++v) {
-      const Values reduced = s * load_wide(row + j + v * width) - load_wide(ceiling + j + v * width);
+      const Values reduced =
+          s * load_wide(row + j + v * width) - load_wide(ceiling + j + v * width);
       above &= less_bits(lowest, reduced);  // false for NaN too
       low[v] = minimum(reduced, low[v]);
     }
@@ -360,10 +367,8 @@ std::int64_t find(const double* values, std::int64_t cols, double wanted, std::i
 extern const RowKernels<float> kernels_float;
 extern const RowKernels<double> kernels_double;
 const RowKernels<float> kernels_float{
-    FASTREBASIN_ISA_NAME, range, best_two, relax,
-    measure,              collect, best_two_listed, find};
+    FASTREBASIN_ISA_NAME, range, best_two, relax, measure, collect, best_two_listed, find};
 const RowKernels<double> kernels_double{
-    FASTREBASIN_ISA_NAME, range, best_two, relax,
-    measure,              collect, best_two_listed, find};
+    FASTREBASIN_ISA_NAME, range, best_two, relax, measure, collect, best_two_listed, find};
 
 }  // namespace fastrebasin::cpu::FASTREBASIN_ISA

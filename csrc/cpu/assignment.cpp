@@ -72,15 +72,39 @@ AssignmentStatus assign_from(const WarmStart& warm, Problem<T>& problem,
   return AssignmentStatus::optimal;
 }
 
+// By how much the assignment can miss the optimum: the slack of its edges at the prices. Summed in
+// the order of the rows, however many threads find the slacks.
+template <typename T>
+double certified_gap(Problem<T>& problem) {
+  std::vector<double> slack(problem.rows());
+  problem.for_each_row([&](std::int64_t i) {
+    slack[i] = problem.reduced_cost(i, problem.col4row[i]) - problem.best_two_uncounted(i).best;
+  });
+  return std::accumulate(slack.begin(), slack.end(), 0.0);
+}
+
+// The same without reading the matrix again: lists know the best edge of a row, or a bound on it.
+template <typename T>
+double certified_gap(const Problem<T>& problem, CandidateLists<T>& lists,
+                     const std::vector<std::int64_t>& rows, const DeadUnits& dead) {
+  double gap = 0.0;
+  for (const std::int64_t i : rows)
+    gap += lists.reduced_cost(i, problem.col4row[i]) - lists.choose(i).best;
+  const double highest = *std::max_element(problem.prices().begin(), problem.prices().end());
+  for (const std::int64_t i : dead.rows) gap += highest - problem.price(problem.col4row[i]);
+  return gap;
+}
+
 // `warm` is null for a cold start.
 template <typename T>
-AssignmentStatus solve_dense(Problem<T>& problem, const WarmStart* warm) {
+AssignmentStatus solve_dense(Problem<T>& problem, const WarmStart* warm, double* gap) {
   std::vector<std::int64_t> unassigned;
   const AssignmentStatus status =
       warm ? assign_from(*warm, problem, unassigned) : assign_row_minima(problem, unassigned);
   if (status != AssignmentStatus::optimal) return status;
-  return complete_dense(problem, unassigned) ? AssignmentStatus::optimal
-                                             : AssignmentStatus::infeasible;
+  if (!complete_dense(problem, unassigned)) return AssignmentStatus::infeasible;
+  if (gap) *gap = certified_gap(problem);
+  return AssignmentStatus::optimal;
 }
 
 enum class Listing : char { complete, invalid_entry, not_dead };
@@ -120,7 +144,7 @@ std::vector<std::int64_t> begin_assignment(Problem<T>& problem, CandidateLists<T
 }
 
 template <typename T>
-AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm) {
+AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double* gap) {
   const bool square = problem.rows() == problem.cols();
   DeadUnits dead = square ? find_dead_units(problem) : DeadUnits{};
   const std::vector<double> prices = problem.prices();
@@ -142,13 +166,15 @@ AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm) {
   const bool complete =
       complete_sparse(problem, lists, equal, begin_assignment(problem, lists, equal, rows, warm)) &&
       bring_back(problem, lists, equal, dead);
-  return complete ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
+  if (!complete) return AssignmentStatus::infeasible;
+  if (gap) *gap = certified_gap(problem, lists, rows, dead);
+  return AssignmentStatus::optimal;
 }
 
 template <typename T>
-AssignmentStatus solve(Problem<T>& problem, const WarmStart* warm) {
-  return problem.rows() < smallest_sparse ? solve_dense(problem, warm)
-                                          : solve_sparse(problem, warm);
+AssignmentStatus solve(Problem<T>& problem, const WarmStart* warm, double* gap) {
+  return problem.rows() < smallest_sparse ? solve_dense(problem, warm, gap)
+                                          : solve_sparse(problem, warm, gap);
 }
 
 // Duals of the problem as it was given: with `maximize`, those of the negated costs change sign.
@@ -161,17 +187,6 @@ void write_duals(const Problem<T>& problem, bool maximize, double* row_duals, do
     col_duals[j] = sign * problem.price(j);
 }
 
-// By how much the assignment can miss the optimum: the slack of its edges at these prices. Summed
-// in the order of the rows, however many threads find the slacks.
-template <typename T>
-double certified_gap(Problem<T>& problem) {
-  std::vector<double> slack(problem.rows());
-  problem.for_each_row([&](std::int64_t i) {
-    slack[i] = problem.reduced_cost(i, problem.col4row[i]) - problem.best_two_uncounted(i).best;
-  });
-  return std::accumulate(slack.begin(), slack.end(), 0.0);
-}
-
 // Solves the problem and writes the result.
 template <typename T>
 AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmStart& warm,
@@ -182,7 +197,7 @@ AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmSt
   const bool is_small = problem.cols() <= largest_small;
   const bool is_warm = !is_small && take_prices(problem, warm, maximize);
   const AssignmentStatus status =
-      is_small ? solve_small(problem) : solve(problem, is_warm ? &warm : nullptr);
+      is_small ? solve_small(problem) : solve(problem, is_warm ? &warm : nullptr, result.gap);
   if (status != AssignmentStatus::optimal) return status;
   const std::vector<std::int64_t>& col4row = wide ? problem.col4row : problem.row4col;
   std::copy(col4row.begin(), col4row.end(), result.col4row);
@@ -191,7 +206,7 @@ AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmSt
   } else {
     write_duals(problem, maximize, result.col_duals, result.row_duals);
   }
-  if (result.gap) *result.gap = certified_gap(problem);
+  if (is_small && result.gap) *result.gap = certified_gap(problem);
   return status;
 }
 

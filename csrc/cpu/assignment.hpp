@@ -44,9 +44,9 @@ struct WarmStart {
 // An entry of +inf (-inf with `maximize`) forbids its edge. On `optimal`, and up to rounding,
 // row_duals[i] + col_duals[j] <= cost(i, j) for all i, j (>= with `maximize`), with equality on
 // the assigned pairs, and the duals of rows or columns left over are zero: a proof of optimality.
-// The gap, which takes a pass over the matrix, is computed from the column duals alone: it bounds
-// the distance to the optimum whatever the solver did. On any other status the contents of
-// `result` are unspecified.
+// The gap bounds the distance to the optimum: the slack of the assigned pairs at the column duals,
+// by a pass over small matrices, and by bounds on the columns that no list holds for large ones. On
+// any other status the contents of `result` are unspecified.
 //
 // `interrupted` is polled about every millisecond, on the caller's thread, and stops the solve when
 // it returns true. Passes over a large matrix may use up to `threads` threads, the caller's

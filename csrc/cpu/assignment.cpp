@@ -26,7 +26,7 @@ namespace fastrebasin::cpu {
 namespace {
 
 // Below this many rows, reading whole rows beats keeping lists of candidates.
-constexpr std::int64_t smallest_sparse = 256;
+constexpr std::int64_t smallest_sparse = 320;
 
 // Checks every entry and gives each row its cheapest column if that is still free. The first free
 // one of several equal columns is taken, so that constant costs give the identity. The rows that
@@ -38,10 +38,9 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t
     const RowRange range = problem.range(i);
     if (!range.valid) return AssignmentStatus::invalid_entry;
     feasible &= range.lowest < infinity;  // reported once all entries are checked
-    std::int64_t j = 0;
-    while (j < problem.cols() &&
-           !(problem.cost(i, j) == range.lowest && problem.row4col[j] == none))
-      ++j;
+    std::int64_t j = problem.find(i, range.lowest, 0);
+    while (j < problem.cols() && problem.row4col[j] != none)
+      j = problem.find(i, range.lowest, j + 1);
     if (j < problem.cols()) {
       problem.assign(i, j);
     } else {
@@ -139,6 +138,13 @@ std::vector<std::int64_t> begin_assignment(Problem<T>& problem, CandidateLists<T
   const std::vector<std::int64_t> unassigned = assign_free_bests(problem, lists, left);
   const std::size_t few = warm ? rows.size() / 2 : rows.size() / 10;
   if (problem.rows() != problem.cols() || unassigned.size() <= few) return unassigned;
+  // Where costs are tied, as integers are, an auction's steps only blur what is equal.
+  const auto is_tied = [&](std::int64_t i) {
+    const BestTwo choice = lists.choose(i);
+    return choice.second == choice.best;
+  };
+  const auto tied = std::count_if(unassigned.begin(), unassigned.end(), is_tied);
+  if (2 * static_cast<std::size_t>(tied) > unassigned.size()) return unassigned;
   auction_prices(problem, lists, equal, rows);
   return assign_free_bests(problem, lists, rows);
 }

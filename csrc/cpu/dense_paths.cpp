@@ -34,6 +34,7 @@ class DensePaths {
   bool augment(std::int64_t start) {
     const std::int64_t sink = find_shortest_path(start);
     if (sink == none) return false;
+    free_.erase(std::lower_bound(free_.begin(), free_.end(), sink));
     std::int64_t i = none, j = sink;
     while (i != start) {
       i = predecessor_[j];
@@ -51,13 +52,15 @@ class DensePaths {
     return held;
   }
 
-  // The open column at distance `lowest`, a free one if there is one.
-  std::int64_t closest_column(double lowest) const {
-    const std::int64_t first = problem_.find(distance_, lowest, 0);
-    std::int64_t j = first;
-    while (j < problem_.cols() && problem_.row4col[j] != none)
-      j = problem_.find(distance_, lowest, j + 1);
-    return j < problem_.cols() ? j : first;
+  // The closest column, or a free one that is as close.
+  std::int64_t prefer_free(Closest closest) const {
+    if (problem_.row4col[closest.col] == none) return closest.col;
+    const auto next = row_kernels<double>().find(distance_.data(), problem_.cols(),
+                                                 closest.distance, closest.col + 1);
+    if (next == problem_.cols()) return closest.col;
+    for (const std::int64_t j : free_)
+      if (distance_[j] == closest.distance) return j;
+    return closest.col;
   }
 
   // Dijkstra's algorithm over columns, with reduced costs as lengths (less the row's minimum, so
@@ -70,15 +73,19 @@ class DensePaths {
     if (open_price_.empty()) {
       open_price_ = problem_.prices();
       predecessor_.resize(problem_.cols());
+      for (std::int64_t j = 0; j < problem_.cols(); ++j)
+        if (problem_.row4col[j] == none) free_.push_back(j);
     }
     distance_.assign(problem_.cols(), infinity);
     closed_.clear();
     std::int64_t i = start, sink = none;
     double offset = 0.0, lowest = infinity;
     for (;;) {
-      lowest = problem_.relax(i, offset, open_price_.data(), distance_.data(), predecessor_.data());
-      if (lowest == infinity) break;
-      const std::int64_t j = closest_column(lowest);
+      const Closest closest =
+          problem_.relax(i, offset, open_price_.data(), distance_.data(), predecessor_.data());
+      if (closest.col == none) break;
+      lowest = closest.distance;
+      const std::int64_t j = prefer_free(closest);
       i = problem_.row4col[j];
       if (i == none) {
         sink = j;
@@ -97,6 +104,7 @@ class DensePaths {
   }
 
   Problem<T>& problem_;
+  std::vector<std::int64_t> free_;                       // columns, ascending
   std::vector<double> distance_;                         // tentative; +inf for a closed column
   std::vector<double> open_price_;                       // price; -inf for a closed column
   std::vector<std::int64_t> predecessor_;                // row that a column was reached from

@@ -87,13 +87,14 @@ class Problem {
     count_reads(cols());
     return kernels_.best_two(row(i), sign_, price_.data(), cols());
   }
-  double relax(std::int64_t i, double offset, const double* open_price, double* distance,
-               std::int64_t* predecessor) {
+  Closest relax(std::int64_t i, double offset, const double* open_price, double* distance,
+                std::int64_t* predecessor) {
     count_reads(cols());
     return kernels_.relax(row(i), sign_, open_price, cols(), offset, i, distance, predecessor);
   }
-  std::int64_t find(const std::vector<double>& values, double wanted, std::int64_t from) const {
-    return kernels_.find(values.data(), static_cast<std::int64_t>(values.size()), wanted, from);
+  // The first column >= from that costs row i so much, or cols().
+  std::int64_t find(std::int64_t i, double cost, std::int64_t from) const {
+    return kernels_.find(row(i), cols(), sign_ * static_cast<T>(cost), from);
   }
 
   // Calls body(i) for every row i, or those given, on several threads where the matrix is large

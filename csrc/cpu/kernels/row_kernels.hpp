@@ -22,6 +22,12 @@ struct BestTwo {
   std::int64_t best_col;  // -1 where there is none
 };
 
+// The column at the smallest distance, the first of equals; +inf and none where all are at +inf.
+struct Closest {
+  double distance;
+  std::int64_t col;
+};
+
 // Reduced costs of a row: the lowest, and those below which there are about so many columns (a
 // little fewer in a row of few columns); +inf where there aren't as many.
 template <typename T>
@@ -50,11 +56,14 @@ struct RowKernels {
   BestTwo (*best_two)(const T* row, T sign, const double* price, std::int64_t cols);
 
   // distance[j] = min(distance[j], cost - price[j] + offset), with predecessor[j] = source where
-  // the row is closer. Returns the smallest distance. A price of -inf keeps a column as it is.
-  double (*relax)(const T* row, T sign, const double* price, std::int64_t cols, double offset,
-                  std::int64_t source, double* distance, std::int64_t* predecessor);
+  // the row is closer. Returns the closest column. A price of -inf keeps a column as it is.
+  Closest (*relax)(const T* row, T sign, const double* price, std::int64_t cols, double offset,
+                   std::int64_t source, double* distance, std::int64_t* predecessor);
 
-  // The next three look for candidates in the costs' own precision: twice as many lanes for float.
+  // The first j >= from with row[j] == wanted, or cols.
+  std::int64_t (*find)(const T* row, std::int64_t cols, T wanted, std::int64_t from);
+
+  // The next two look for candidates in the costs' own precision: twice as many lanes for float.
   // They read `ceiling`, the prices rounded up: a reduced cost is then never found greater than it
   // is.
 
@@ -70,9 +79,6 @@ struct RowKernels {
   // The best two of the first `count` columns of a list and the others of their block; best_col is
   // a position in the list.
   BestTwo (*best_two_listed)(const ListBlock<T>* blocks, std::int64_t count, const double* price);
-
-  // The first j >= from with values[j] == wanted, or cols.
-  std::int64_t (*find)(const double* values, std::int64_t cols, double wanted, std::int64_t from);
 };
 
 // The kernels for this processor.

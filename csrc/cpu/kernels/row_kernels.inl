@@ -109,6 +109,8 @@ inline unsigned less_bits(Doubles a, Doubles b) { return _mm512_cmp_pd_mask(a, b
 inline unsigned less_bits(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 inline unsigned at_most_bits(Doubles a, Doubles b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
 inline unsigned at_most_bits(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+inline unsigned equal_bits(Doubles a, Doubles b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+inline unsigned equal_bits(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 #else
 inline unsigned lane_bits(FloatMask mask) {
 #if defined(__AVX2__)
@@ -123,6 +125,8 @@ inline unsigned less_bits(Doubles a, Doubles b) { return lane_bits(a < b); }
 inline unsigned less_bits(Floats a, Floats b) { return lane_bits(a < b); }
 inline unsigned at_most_bits(Doubles a, Doubles b) { return lane_bits(a <= b); }
 inline unsigned at_most_bits(Floats a, Floats b) { return lane_bits(a <= b); }
+inline unsigned equal_bits(Doubles a, Doubles b) { return lane_bits(a == b); }
+inline unsigned equal_bits(Floats a, Floats b) { return lane_bits(a == b); }
 #endif
 
 template <typename Bits>
@@ -161,12 +165,18 @@ RowRange range(const T* row, T sign, std::int64_t cols) {
   return found;
 }
 
-inline void insert(BestTwo& two, double reduced, std::int64_t j) {
-  if (reduced < two.best || (reduced == two.best && j < two.best_col)) {
-    two = {reduced, two.best, j};
-  } else if (reduced < two.second) {
-    two.second = reduced;
+// The lowest value and its column, the first of equals, from what each lane found.
+inline Closest first_lowest(Doubles values, Mask cols) {
+  const double lowest = lowest_lane(values);
+  unsigned winners = at_most_bits(values, splat(lowest));
+  std::int64_t col[lanes];
+  __builtin_memcpy(col, &cols, sizeof cols);
+  Closest found{lowest, col[__builtin_ctz(winners)]};
+  while (winners &= winners - 1) {
+    const std::int64_t other = col[__builtin_ctz(winners)];
+    found.col = other < found.col ? other : found.col;
   }
+  return found;
 }
 
 template <typename T>
@@ -184,12 +194,17 @@ BestTwo best_two(const T* row, T sign, const double* price, std::int64_t cols) {
     col = better ? here : col;
     here += lanes;
   }
-  BestTwo two{infinity, infinity, -1};
-  for (int lane = 0; lane < lanes; ++lane) {
-    insert(two, best[lane], col[lane]);
-    two.second = second[lane] < two.second ? second[lane] : two.second;
+  const Closest first = first_lowest(best, col);
+  BestTwo two{first.distance, lowest_lane(first.col == col ? second : best), first.col};
+  if (first.distance == infinity) two.best_col = -1;
+  for (; j < cols; ++j) {
+    const double reduced = double(sign * row[j]) - price[j];
+    if (reduced < two.best) {
+      two = {reduced, two.best, j};
+    } else if (reduced < two.second) {
+      two.second = reduced;
+    }
   }
-  for (; j < cols; ++j) insert(two, double(sign * row[j]) - price[j], j);
   return two;
 }
 
@@ -219,11 +234,13 @@ BestTwo best_two_listed(const ListBlock<T>* blocks, std::int64_t count, const do
 }
 
 template <typename T>
-double relax(const T* row, T sign, const double* price, std::int64_t cols, double offset,
-             std::int64_t source, double* distance, std::int64_t* predecessor) {
+Closest relax(const T* row, T sign, const double* price, std::int64_t cols, double offset,
+              std::int64_t source, double* distance, std::int64_t* predecessor) {
   Doubles low = splat(infinity);
   const Doubles s = splat(sign);
   const Mask from = source - Mask{};
+  Mask col{}, here{};
+  for (int lane = 0; lane < lanes; ++lane) here[lane] = lane;
   std::int64_t j = 0;
   for (; j + lanes <= cols; j += lanes) {
     const Doubles through = (s * load(row + j) - load(price + j)) + splat(offset);
@@ -232,18 +249,33 @@ double relax(const T* row, T sign, const double* price, std::int64_t cols, doubl
     const Doubles after = closer ? through : before;
     store(distance + j, after);
     store(predecessor + j, closer ? from : load_indices(predecessor + j));
-    low = minimum(after, low);
+    const Mask lower = after < low;
+    low = lower ? after : low;
+    col = lower ? here : col;
+    here += lanes;
   }
-  double lowest = lowest_lane(low);
+  Closest closest = first_lowest(low, col);
   for (; j < cols; ++j) {
     const double through = (double(sign * row[j]) - price[j]) + offset;
     if (through < distance[j]) {
       distance[j] = through;
       predecessor[j] = source;
     }
-    lowest = distance[j] < lowest ? distance[j] : lowest;
+    if (distance[j] < closest.distance) closest = {distance[j], j};
   }
-  return lowest;
+  if (closest.distance == infinity) closest.col = -1;
+  return closest;
+}
+
+template <typename T>
+std::int64_t find(const T* row, std::int64_t cols, T wanted, std::int64_t from) {
+  constexpr int width = FASTREBASIN_VECTOR_BYTES / sizeof(T);
+  const typename Wide<T>::Values w = wanted - typename Wide<T>::Values{};
+  std::int64_t j = from;
+  for (; j + width <= cols; j += width)
+    if (const unsigned hits = equal_bits(load_wide(row + j), w)) return j + __builtin_ctz(hits);
+  while (j < cols && row[j] != wanted) ++j;
+  return j;
 }
 
 // The value of the given rank among sixteen, by counting for each those before it: more comparisons
@@ -353,22 +385,13 @@ std::int64_t collect(const T* row, T sign, const T* ceiling, std::int64_t cols, 
   return count;
 }
 
-std::int64_t find(const double* values, std::int64_t cols, double wanted, std::int64_t from) {
-  std::int64_t j = from;
-  const Doubles w = splat(wanted);
-  for (; j + lanes <= cols; j += lanes)
-    if (any(load(values + j) == w)) break;
-  while (j < cols && values[j] != wanted) ++j;
-  return j;
-}
-
 }  // namespace
 
 extern const RowKernels<float> kernels_float;
 extern const RowKernels<double> kernels_double;
 const RowKernels<float> kernels_float{
-    FASTREBASIN_ISA_NAME, range, best_two, relax, measure, collect, best_two_listed, find};
+    FASTREBASIN_ISA_NAME, range, best_two, relax, find, measure, collect, best_two_listed};
 const RowKernels<double> kernels_double{
-    FASTREBASIN_ISA_NAME, range, best_two, relax, measure, collect, best_two_listed, find};
+    FASTREBASIN_ISA_NAME, range, best_two, relax, find, measure, collect, best_two_listed};
 
 }  // namespace fastrebasin::cpu::FASTREBASIN_ISA

@@ -30,14 +30,14 @@ def assert_optimal(cost: Matrix, found: Assignment, maximize: bool = False) -> N
     assert slack.min() >= -1e-12 * scale
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (9, 9), (40, 60), (60, 40), (300, 300), (300, 320)])
+@pytest.mark.parametrize("shape", [(1, 1), (9, 9), (40, 60), (60, 40), (340, 340), (340, 360)])
 @pytest.mark.parametrize("maximize", [False, True])
 def test_is_optimal_with_its_proof(shape: tuple[int, int], maximize: bool) -> None:
     cost = np.random.default_rng(0).normal(size=shape)
     assert_optimal(cost, solve_assignment(cost, maximize=maximize), maximize)
 
 
-@pytest.mark.parametrize("n", [30, 300])
+@pytest.mark.parametrize("n", [30, 340])
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.05, 1.0])
 @pytest.mark.parametrize("maximize", [False, True])
 def test_a_warm_start_gives_the_optimum_of_the_new_matrix(
@@ -69,7 +69,7 @@ def test_a_warm_start_may_be_anything(n: int, size: float, seed: int) -> None:
 
 
 def test_rectangular_problems_take_warm_starts_too() -> None:
-    cost = np.random.default_rng(0).normal(size=(270, 300))
+    cost = np.random.default_rng(0).normal(size=(330, 340))
     former = solve_assignment(cost)
     assert_optimal(cost.round(1), solve_assignment(cost.round(1), warm_start=former))
 
@@ -112,7 +112,7 @@ def test_an_empty_batch_gives_an_empty_result(shape: tuple[int, int, int]) -> No
 def mixed_matrices(seed: int) -> list[Matrix | torch.Tensor]:
     """Matrices of many shapes, dtypes, strides and owners, of sizes for every solver."""
     rng = np.random.default_rng(seed)
-    shapes = [(1, 1), (3, 5), (17, 9), (300, 300), (40, 40), (0, 4), (270, 300), (64, 64)]
+    shapes = [(1, 1), (3, 5), (17, 9), (340, 340), (40, 40), (0, 4), (330, 340), (64, 64)]
     costs: list[Matrix | torch.Tensor] = [rng.normal(size=shape) for shape in shapes]
     costs += [rng.normal(size=(30, 20)).astype(np.float32).T, rng.integers(0, 9, (12, 12))]
     costs += [torch.randn(50, 40).T, torch.randn(20, 20).bfloat16(), torch.randint(9, (5, 6))]

@@ -50,6 +50,28 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t
   return feasible ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
 }
 
+// Raises each column's price until the column is some row's best, and gives the column to that row
+// if both are free. Of a square problem every column will be assigned, so that prices needn't be
+// equal; half of the rows that found their best column taken find another one so. Returns false
+// where no row may have a column.
+template <typename T>
+bool reduce_columns(Problem<T>& problem, std::vector<std::int64_t>& unassigned) {
+  const std::vector<double> zero(problem.cols(), 0.0);
+  std::vector<double> slack(problem.cols(), infinity);  // least cost above the row's lowest
+  std::vector<std::int64_t> row(problem.cols(), none);
+  for (std::int64_t i = 0; i < problem.rows(); ++i)
+    problem.relax(i, -problem.range(i).lowest, zero.data(), slack.data(), row.data());
+  for (std::int64_t j = 0; j < problem.cols(); ++j) {
+    if (slack[j] == infinity) return false;
+    problem.set_price(j, slack[j]);
+    if (problem.row4col[j] == none && problem.col4row[row[j]] == none) problem.assign(row[j], j);
+  }
+  const auto found_one = [&](std::int64_t i) { return problem.col4row[i] != none; };
+  unassigned.erase(std::remove_if(unassigned.begin(), unassigned.end(), found_one),
+                   unassigned.end());
+  return true;
+}
+
 // The rows 0..count-1 that aren't in `others`, which ascend.
 std::vector<std::int64_t> rows_but(std::int64_t count, const std::vector<std::int64_t>& others) {
   std::vector<std::int64_t> all(count), rows;
@@ -101,6 +123,9 @@ AssignmentStatus solve_dense(Problem<T>& problem, const WarmStart* warm, double*
   const AssignmentStatus status =
       warm ? assign_from(*warm, problem, unassigned) : assign_row_minima(problem, unassigned);
   if (status != AssignmentStatus::optimal) return status;
+  const bool is_square = problem.rows() == problem.cols();
+  if (!warm && is_square && !unassigned.empty() && !reduce_columns(problem, unassigned))
+    return AssignmentStatus::infeasible;
   if (!complete_dense(problem, unassigned)) return AssignmentStatus::infeasible;
   if (gap) *gap = certified_gap(problem);
   return AssignmentStatus::optimal;

@@ -24,8 +24,9 @@ struct Interrupted {};
 //
 // Legend: price[j] = dual of column j; reduced cost of (i, j) = cost(i, j) - price[j]; an edge is
 // tight when no edge of its row has a smaller reduced cost. Every stage keeps two invariants: all
-// assigned edges are tight, and prices never rise. Prices start equal, so a column that was never
-// assigned keeps the highest price, as a rectangular optimum asks of columns left over.
+// assigned edges are tight, and once lists are made prices never rise. In a rectangular problem
+// they start equal, so that a column which was never assigned keeps the highest price, as the
+// optimum asks of columns left over.
 template <typename T>
 class Problem {
  public:

@@ -2,9 +2,10 @@
 //
 // Rectangular problems as in D. F. Crouse, "On implementing 2D rectangular assignment algorithms",
 // IEEE Trans. Aerospace and Electronic Systems 52, 1679-1696 (2016), doi:10.1109/TAES.2016.140952:
-// the shorter side is assigned, and columns left over keep the highest price. We start from equal
-// prices for square problems too, instead of column minima: columns of equal entries (dead units
-// of a network) would drag every row to the same place.
+// the shorter side is assigned, and columns left over keep the highest price. Square problems start
+// like R. Jonker and A. Volgenant's, Computing 38, 325-340 (1987), doi:10.1007/BF02278710, but from
+// the rows: column minima alone would let columns of equal entries (dead units of a network) drag
+// every row to the same place.
 
 #include "cpu/assignment.hpp"
 

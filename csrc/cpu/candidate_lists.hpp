@@ -13,9 +13,9 @@ namespace fastrebasin::cpu {
 //
 // Why the bound is rigorous: a list holds every column whose reduced cost was at most the bound
 // when the list was made. Prices only fall, so reduced costs only rise: whatever isn't in the list
-// stays above the bound for ever. The subtraction cost - price is the same here and in every later
-// stage, and rounding is monotone, so this holds in floating point too. A row whose cheapest
-// candidate rises above the bound gets a new list, at the prices of that moment.
+// stays above the bound for ever. Lists are made in the precision of the costs, from prices rounded
+// up: what is above the bound there is above it with the price itself, as rounding is monotone. A
+// row whose cheapest candidate rises above the bound is read again, at the prices of that moment.
 template <typename T>
 class CandidateLists {
  public:

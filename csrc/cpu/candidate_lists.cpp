@@ -65,21 +65,26 @@ template <typename T>
 void CandidateLists<T>::fill(std::int64_t i, const std::int32_t* columns, std::int64_t count,
                              T bound, T near_bound) {
   List& list = lists_[i];
-  std::int64_t near = 0, far = count;
-  const auto put = [&](std::int64_t place, T cost, std::int32_t column) {
-    Block& block = list.blocks[place / Block::size];
-    block.costs[place % Block::size] = cost;
-    block.columns[place % Block::size] = column;
+  const T* const row = problem_.row(i);
+  const T* const ceiling = problem_.ceiling();
+  const T sign = problem_.sign();
+  std::uint32_t near = 0, far = static_cast<std::uint32_t>(count);
+  const auto put = [&](std::uint32_t place, T cost, std::int32_t column) {
+    constexpr std::uint32_t size = Block::size;
+    Block& block = list.blocks[place / size];
+    block.costs[place % size] = cost;
+    block.columns[place % size] = column;
   };
   for (std::int64_t k = 0; k < count; ++k) {
     const std::int32_t j = columns[k];
-    const T cost = problem_.sign() * problem_.row(i)[j];
-    const bool is_near = cost - problem_.ceiling()[j] <= near_bound;
+    const T cost = sign * row[j];
+    const bool is_near = cost - ceiling[j] <= near_bound;
     put(is_near ? near : far - 1, cost, j);
     near += is_near;
     far -= !is_near;
   }
-  for (std::int64_t k = count; k < capacity && k % Block::size != 0; ++k) put(k, T(infinity), 0);
+  for (std::int64_t k = count; k < capacity && k % Block::size != 0; ++k)
+    put(static_cast<std::uint32_t>(k), T(infinity), 0);
   list.bound = bound;
   list.near_bound = near_bound;
   list.count = static_cast<std::int32_t>(count);
@@ -88,6 +93,7 @@ void CandidateLists<T>::fill(std::int64_t i, const std::int32_t* columns, std::i
 
 template <typename T>
 BestTwo CandidateLists<T>::choose_listed(std::int64_t i) {
+  problem_.count_reads(capacity);
   for (bool renewed = false;; renewed = true) {
     const List& list = lists_[i];
     const auto best_of = [&](std::int64_t count) {

@@ -19,6 +19,8 @@ namespace fastrebasin::cpu {
 template <typename T>
 class CandidateLists {
  public:
+  static constexpr std::int64_t capacity = 64;  // of a list
+
   // `equal` are in no list; they must outlive the lists.
   CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal);
 
@@ -59,7 +61,6 @@ class CandidateLists {
 
  private:
   using Block = ListBlock<T>;
-  static constexpr std::int64_t capacity = 64;
 
   // Near candidates come first. Starts a cache line, as each block of float costs does.
   struct alignas(64) List {

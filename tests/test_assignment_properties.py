@@ -18,7 +18,7 @@ from assignment_oracle import (
     scipy_objective,
     with_forbidden_edges,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastrebasin import Assignment, solve_assignment
@@ -202,6 +202,7 @@ def test_the_same_matrix_gives_the_same_result(
     st.one_of(square, small, st.integers(320, 345).map(lambda n: (n, n))), structures, structures,
     st.sampled_from((0.0, 1e-300, 1e-3, 1.0, 1e6, 1e300, np.inf, np.nan)), directions, seeds,
 )  # fmt: skip
+@example((326, 326), "dead units", "dead units", 0.0, False, 326)  # columns dead, and no row
 @settings(max_examples=150)
 def test_a_warm_start_changes_only_the_time(
     shape: tuple[int, int], structure: str, former: str, size: float, maximize: bool, seed: int

@@ -43,6 +43,14 @@ class EqualColumns {
     for (const std::int64_t j : cols_) problem_.set_unlisted_price(j, price);
   }
 
+  // Gives them one price again after a stage that took them for different columns. In an optimum
+  // they differ by rounding only, and none is preferred to the one with the highest price.
+  void level() {
+    double highest = -infinity;
+    for (const std::int64_t j : cols_) highest = std::max(highest, problem_.price(j));
+    if (!empty()) set_price(highest);
+  }
+
   // What any of the columns costs row i; +inf when there are none.
   double cost(std::int64_t i) const { return empty() ? infinity : double(cost_[i]); }
   double reduced_cost(std::int64_t i) const { return cost(i) - price_; }

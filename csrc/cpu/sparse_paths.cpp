@@ -196,7 +196,11 @@ bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns
     unassigned = reduce_rows(problem, unassigned, 4, choose);
   const std::int64_t patience = lists.builds() + problem.rows();
   for (; !unassigned.empty(); unassigned.pop_back()) {
-    if (lists.builds() + paths.full_reads() > patience) return complete_dense(problem, unassigned);
+    if (lists.builds() + paths.full_reads() > patience) {
+      const bool complete = complete_dense(problem, unassigned);
+      equal.level();
+      return complete;
+    }
     if (!paths.augment(unassigned.back())) return false;
   }
   return true;

@@ -180,7 +180,7 @@ def test_bind_names_every_misfit() -> None:
 
 @pytest.mark.parametrize("entry", ["P0", (1, None)])
 def test_entries_must_be_sequences_of_names(entry: object) -> None:
-    with pytest.raises(TypeError, match="sequence of group names"):
+    with pytest.raises(TypeError, match="sequence of layouts"):
         PermutationSpec.from_axes({"w": entry})  # type: ignore[dict-item]
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from fastrebasin import layout, nesting
+
 if TYPE_CHECKING:
     from fastrebasin.spec import PermutationSpec
 
@@ -25,7 +27,10 @@ __all__ = [
 ]
 
 Permutation: TypeAlias = dict[str, torch.Tensor]
-"""One int64 index vector of shape (n,) for each group of units, by the group's name."""
+"""One int64 index vector of shape (n,) for each group of units, by the group's name.
+
+That of a group within others (attention heads) runs over all their units; see `nesting`.
+"""
 
 _INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8}
 
@@ -51,16 +56,22 @@ def random_permutation(sizes: Mapping[str, int], seed: int = 0) -> Permutation:
     return {group: torch.randperm(size, generator=generator) for group, size in sizes.items()}
 
 
-def check_permutation(permutation: Mapping[str, object], sizes: Mapping[str, int]) -> Permutation:
+def check_permutation(
+    permutation: Mapping[str, object],
+    sizes: Mapping[str, int],
+    within: nesting.Within | None = None,
+) -> Permutation:
     """Return `permutation` as int64 vectors, one for each group of `sizes`, or say what is wrong.
 
     Args:
         permutation: anything torch makes integer vectors of, by group.
         sizes: number of units of each group.
+        within: the groups that a group lies within, outermost first.
 
     Raises:
-        ValueError: every group that is missing, unknown, of the wrong dtype or length, or not a
-            permutation of 0..n-1, in one message.
+        ValueError: every group that is missing, unknown, of the wrong dtype or length, not a
+            permutation of 0..n-1, or not in step with the groups that it lies within, in one
+            message.
 
     Example:
         >>> check_permutation({"P0": [1, 0]}, {"P0": 2})
@@ -87,9 +98,26 @@ def check_permutation(permutation: Mapping[str, object], sizes: Mapping[str, int
             problems.append(f"group {group!r} is not a permutation of 0..{size - 1}")
         else:
             checked[group] = indices.to(torch.int64, copy=True)
+    problems = problems or _out_of_step(checked, sizes, within or {})
     if problems:
         raise ValueError("permutation doesn't fit: " + "; ".join(problems))
     return checked
+
+
+def _out_of_step(
+    permutation: Permutation, sizes: Mapping[str, int], within: nesting.Within
+) -> list[str]:
+    """Name the groups whose units leave the unit of the parent group that they belong to."""
+    own = nesting.extents(sizes, within)
+    cpu = {group: indices.cpu() for group, indices in permutation.items()}
+    return [
+        f"group {group!r} doesn't move with {', '.join(map(repr, parents))}, which it lies within"
+        for group, parents in within.items()
+        if not torch.equal(
+            cpu[group] // own[group],
+            nesting.parents_pairing(group, cpu, own, within).repeat_interleave(own[group]),
+        )
+    ]
 
 
 def invert(permutation: Mapping[str, torch.Tensor]) -> Permutation:
@@ -148,19 +176,27 @@ def apply_permutation(
         >>> apply_permutation(spec, {"P0": [1, 0]}, params)["fc.weight"].flatten()
         tensor([2., 1.])
     """
-    checked = check_permutation(permutation, spec.bind(params).sizes)
+    bound = spec.bind(params)
+    checked = check_permutation(permutation, bound.sizes, bound.within)
     return {
-        name: gather_axes(tensor.detach(), spec.axes.get(name, ()), checked)
+        name: permute_units(tensor.detach(), bound, name, checked)
         for name, tensor in params.items()
     }
 
 
-def gather_axes(
-    tensor: torch.Tensor, groups: tuple[str | None, ...], permutation: Permutation
+def permute_units(
+    tensor: torch.Tensor, spec: PermutationSpec, name: str, permutation: Permutation
 ) -> torch.Tensor:
-    """Return a new tensor, each axis gathered by the permutation of its group, if it has one."""
-    moved = tensor
-    for axis, group in enumerate(groups):
-        if group is not None:
-            moved = moved.index_select(axis, permutation[group].to(tensor.device))
-    return tensor.clone() if moved is tensor else moved
+    """Return the tensor `name` of a bound spec as a new one, its units moved; nothing is checked."""
+    layouts = spec.layouts(name, tensor.ndim)
+    if not any(layouts):
+        return tensor.clone()
+    sources = list(layout.blocks(tensor, layouts, spec.extents))
+    if len(sources) == 1:
+        block, groups = sources[0]
+        return nesting.gather(block, groups, permutation, spec.within).reshape(tensor.shape)
+    moved = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    targets = layout.blocks(moved, layouts, spec.extents)
+    for (source, groups), (target, _) in zip(sources, targets, strict=True):
+        target.copy_(nesting.gather(source, groups, permutation, spec.within))
+    return moved

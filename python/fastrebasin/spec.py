@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,8 +12,9 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from fastrebasin import verification
-from fastrebasin.permutation import Permutation, random_permutation
+from fastrebasin import nesting, verification
+from fastrebasin.layout import Layout, groups_of, length, parse
+from fastrebasin.permutation import Permutation
 
 __all__ = ["PermutationSpec", "is_running_statistic"]
 
@@ -28,9 +31,13 @@ class PermutationSpec:
     """Which axes of which tensors share a permutation, by the name of a group of units.
 
     Attributes:
-        axes: for each tensor name, one group name (or None for a fixed axis) for each axis.
-            Tensors that aren't named are fixed.
+        axes: for each tensor name, the layout of each axis: a group's name, or None for a fixed
+            axis, or a sum of products as `fastrebasin.layout` explains, such as `"P0*49"` (a
+            flattened convolution) or `"P0 + P1"` (a concatenation). Tensors that aren't named are
+            fixed.
         sizes: number of units of each group; empty until the spec is bound to parameters.
+        within: for a group that has a permutation of its own for every unit of other groups (the
+            queries of each attention head), those groups, outermost first.
 
     Example:
         >>> spec = PermutationSpec.from_axes({"a.weight": ("P0", None), "b.weight": (None, "P0")})
@@ -42,40 +49,83 @@ class PermutationSpec:
 
     axes: Axes
     sizes: Mapping[str, int] = field(default_factory=dict)
+    within: nesting.Within = field(default_factory=dict)
 
     @classmethod
     def from_axes(
         cls,
         axes: Mapping[str, Sequence[str | None]],
         params: Mapping[str, torch.Tensor] | None = None,
+        *,
+        within: Mapping[str, Sequence[str]] | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> PermutationSpec:
-        """Build a spec from `{tensor name: (group or None for each axis)}`.
+        """Build a spec from `{tensor name: (layout or None for each axis)}`.
 
         Args:
             axes: e.g. `{"fc1.weight": ("P0", None), "fc1.bias": ("P0",)}`.
             params: a state dict to check the axes against and to take the sizes from.
+            within: the groups that a group lies within, outermost first.
+            sizes: numbers of units, where the tensors alone can't tell: how many heads there are.
 
         Raises:
-            TypeError: an entry is not a sequence of names and None.
-            ValueError: `params` doesn't fit.
+            TypeError: an entry is not a sequence of layouts and None.
+            ValueError: a layout is malformed, `within` names what isn't a group, or `params`
+                doesn't fit.
         """
         for name, groups in axes.items():
             if isinstance(groups, str) or not all(g is None or isinstance(g, str) for g in groups):
                 raise TypeError(
-                    f"axes[{name!r}] must be a sequence of group names and None, got {groups!r}"
+                    f"axes[{name!r}] must be a sequence of layouts (str) and None, got {groups!r}"
                 )
-        spec = cls(MappingProxyType({name: tuple(groups) for name, groups in axes.items()}))
+        spec = cls(
+            MappingProxyType({name: tuple(groups) for name, groups in axes.items()}),
+            MappingProxyType(dict(sizes or {})),
+            MappingProxyType({group: tuple(p) for group, p in (within or {}).items() if p}),
+        )
+        spec._check_nesting()
         return spec if params is None else spec.bind(params)
 
-    @property
+    def _check_nesting(self) -> None:
+        known = self.groups
+        problems = [
+            f"{group!r} within {parent!r}: {name!r} is on no axis"
+            for group, parents in self.within.items()
+            for parent in parents
+            for name in (group, parent)
+            if name not in known
+        ]
+        problems += [
+            f"{group!r} lies within {parent!r}, so it must also name what that lies within"
+            for group, parents in self.within.items()
+            for parent in parents
+            if not set(self.within.get(parent, ())) < set(parents)
+        ]
+        if problems:
+            raise ValueError("the spec's nesting is wrong: " + "; ".join(problems))
+
+    @functools.cached_property
     def groups(self) -> dict[str, tuple[tuple[str, int], ...]]:
         """The axes of each group, as (tensor name, axis), in the order of the spec."""
-        groups: dict[str, tuple[tuple[str, int], ...]] = {}
-        for name, axis_groups in self.axes.items():
-            for axis, group in enumerate(axis_groups):
-                if group is not None:
-                    groups[group] = (*groups.get(group, ()), (name, axis))
-        return groups
+        groups: dict[str, list[tuple[str, int]]] = {}
+        for name, axis_layouts in self.axes.items():
+            for axis, text in enumerate(axis_layouts):
+                for group in dict.fromkeys(groups_of(parse(text)) if text else ()):
+                    groups.setdefault(group, []).append((name, axis))
+        return {group: tuple(axes) for group, axes in groups.items()}
+
+    @functools.cached_property
+    def extents(self) -> dict[str, int]:
+        """The number of units of each group for one combination of its parents' units."""
+        return nesting.extents(self.sizes, self.within)
+
+    @functools.cached_property
+    def _layouts(self) -> dict[str, tuple[Layout | None, ...]]:
+        return {name: tuple(t and parse(t) for t in texts) for name, texts in self.axes.items()}
+
+    def layouts(self, name: str, ndim: int) -> tuple[Layout | None, ...]:
+        """Return the layout of each axis of a tensor, None for a fixed one."""
+        return self._layouts.get(name, (None,) * ndim)
 
     def bind(self, params: Mapping[str, torch.Tensor]) -> PermutationSpec:
         """Return the spec with the sizes of its groups, taken from a state dict.
@@ -85,37 +135,78 @@ class PermutationSpec:
                 message.
         """
         problems: list[str] = []
-        for name, groups in self.axes.items():
+        for name, axis_layouts in self.axes.items():
             if name not in params:
                 problems.append(f"{name} is missing")
-            elif params[name].ndim != len(groups):
+            elif params[name].ndim != len(axis_layouts):
                 problems.append(
-                    f"{name} has {len(groups)} axes in the spec, but shape "
+                    f"{name} has {len(axis_layouts)} axes in the spec, but shape "
                     f"{tuple(params[name].shape)}"
                 )
+        if not problems:
+            own, problems = self._extents_in(params)
         if problems:
             raise ValueError("the parameters don't fit the spec: " + "; ".join(problems))
-        sizes: dict[str, int] = {}
-        for group, axes in self.groups.items():
-            found = {f"{name} axis {axis}": params[name].shape[axis] for name, axis in axes}
-            sizes[group] = next(iter(found.values()))
-            if len(set(found.values())) > 1:
-                problems.append(f"group {group!r} has several sizes: {found}")
-        if problems:
-            raise ValueError("the parameters don't fit the spec: " + "; ".join(problems))
-        return PermutationSpec(self.axes, MappingProxyType(sizes))
+        sizes = {
+            group: own[group] * math.prod(own[p] for p in nesting.parents_of(group, self.within))
+            for group in self.groups
+        }
+        return PermutationSpec(self.axes, MappingProxyType(sizes), self.within)
+
+    def _extents_in(self, params: Mapping[str, torch.Tensor]) -> tuple[dict[str, int], list[str]]:
+        """Solve the lengths of all axes for the groups' extents; what doesn't fit goes second."""
+        axes = [
+            (f"{name} axis {axis}", layout, params[name].shape[axis])
+            for name in self.axes
+            for axis, layout in enumerate(self._layouts[name])
+            if layout is not None
+        ]
+        own: dict[str, int] = {}
+        hints = self.extents
+        pending = axes
+        while pending:
+            unsolved = []
+            for axis in pending:
+                unknown = set(groups_of(axis[1])) - set(own)
+                if len(unknown) == 1:
+                    group = unknown.pop()
+                    own[group] = _solve(axis[1], axis[2], group, own)
+                elif unknown:
+                    unsolved.append(axis)
+            if len(unsolved) == len(pending):
+                unknown = {g for _, layout, _ in unsolved for g in groups_of(layout)} - set(own)
+                hinted = next((g for g in self.groups if g in unknown and g in hints), None)
+                if hinted is None:
+                    names = ", ".join(map(repr, sorted(unknown)))
+                    return own, [f"the sizes of {names} can't be told from the tensors: give sizes"]
+                own[hinted] = hints[hinted]
+            pending = unsolved
+        problems: list[str] = []
+        for group in self.groups:
+            found = [axis for axis in axes if group in groups_of(axis[1])]
+            if any(length(layout, own) != size for _, layout, size in found):
+                listed = {where: size for where, _, size in found}
+                problems.append(f"group {group!r} has several sizes: {listed}")
+        return own, problems
 
     def random_permutation(self, seed: int = 0) -> Permutation:
-        """Draw every group's permutation uniformly at random.
+        """Draw every group's permutation uniformly at random, the same for the same seed.
 
         Raises:
             ValueError: the spec isn't bound, so that sizes are unknown.
         """
-        if not self.sizes and self.groups:
+        if self.groups and not self.sizes:
             raise ValueError(
                 "sizes are unknown: bind the spec to parameters first, spec.bind(params)"
             )
-        return random_permutation(self.sizes, seed)
+        generator = torch.Generator().manual_seed(seed)
+        inner = {
+            group: torch.stack(
+                [torch.randperm(own, generator=generator) for _ in range(self.sizes[group] // own)]
+            )
+            for group, own in self.extents.items()
+        }
+        return nesting.combine(inner, self.extents, self.within)
 
     def verify(
         self, model: nn.Module, example_inputs: torch.Tensor | tuple[object, ...], *, seed: int = 0
@@ -159,7 +250,8 @@ class PermutationSpec:
 
     def to_json(self) -> str:
         """Return the spec as JSON text; `from_json` reads it back."""
-        return json.dumps({"axes": dict(self.axes), "sizes": dict(self.sizes)}, indent=1)
+        content = {"axes": self.axes, "sizes": self.sizes, "within": self.within}
+        return json.dumps({key: dict(value) for key, value in content.items()}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> PermutationSpec:
@@ -176,9 +268,17 @@ class PermutationSpec:
         content = json.loads(text)
         if not isinstance(content, dict) or not isinstance(content.get("axes"), dict):
             raise ValueError('a spec in JSON must be an object with "axes": {tensor: [group, ...]}')
-        axes, sizes = content["axes"], content.get("sizes", {})
-        if not isinstance(sizes, dict) or not all(isinstance(n, int) for n in sizes.values()):
-            raise ValueError('"sizes" of a spec in JSON must be an object of integers')
-        if not all(isinstance(groups, list) for groups in axes.values()):
-            raise ValueError('"axes" of a spec in JSON must hold a list for each tensor')
-        return cls(cls.from_axes(axes).axes, MappingProxyType(sizes))
+        tables = {key: content.get(key, {}) for key in ("axes", "sizes", "within")}
+        checks = {"axes": list, "sizes": int, "within": list}
+        for key, kind in checks.items():
+            table = tables[key]
+            if not isinstance(table, dict) or not all(isinstance(v, kind) for v in table.values()):
+                raise ValueError(f'"{key}" of a spec in JSON must be an object of {kind.__name__}s')
+        return cls.from_axes(tables["axes"], within=tables["within"], sizes=tables["sizes"])
+
+
+def _solve(layout: Layout, size: int, group: str, own: Mapping[str, int]) -> int:
+    """Return how many units `group` has if the layout has `size` entries; 1 if none fits."""
+    fixed = length(layout, {**own, group: 0})
+    each = length(layout, {**own, group: 1}) - fixed
+    return max(1, (size - fixed) // each)

@@ -21,8 +21,8 @@ from fastrebasin.matching.result import Matching
 from fastrebasin.permutation import (
     Permutation,
     check_permutation,
-    gather_axes,
     identity_permutation,
+    permute_units,
 )
 from fastrebasin.spec import PermutationSpec, is_running_statistic
 
@@ -97,7 +97,8 @@ class WeightMatcher:
         params_a: Mapping[str, torch.Tensor],
         params_b: Mapping[str, torch.Tensor],
     ) -> None:
-        self.sizes = spec.bind(params_a).sizes
+        spec = spec.bind(params_a)
+        self.spec, self.sizes = spec, spec.sizes
         check_same_shapes(params_a, params_b)
         self._names = [
             name
@@ -150,7 +151,7 @@ class WeightMatcher:
         """Return the inner product of A with the permuted B over all matched parameters."""
         total = 0.0
         for name in self._names:
-            moved = gather_axes(self._b[name], self._axes[name], permutation)
+            moved = permute_units(self._b[name], self.spec, name, permutation)
             total += torch.sum(self._a[name] * moved, dtype=torch.float64).item()
         return total
 

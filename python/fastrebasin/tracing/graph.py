@@ -1,0 +1,93 @@
+"""A model as a graph of core ATen operators."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fastrebasin._calls import tensors_in
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model's forward pass.
+
+    Attributes:
+        nodes: in the order in which they run.
+        tensors: the state-dict name of each placeholder that is a parameter or buffer.
+    """
+
+    nodes: list[fx.Node]
+    tensors: Mapping[str, str]
+
+
+def capture(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
+    """Return the model's graph, from `torch.export` or, where that fails, from `torch.fx`.
+
+    The model is in eval mode meanwhile. Nothing is computed: tensors are fake.
+
+    Raises:
+        ValueError: neither can make a graph; says why, and what to do.
+    """
+    with _eval_mode(model):
+        try:
+            return _exported(model, args, kwargs)
+        except Exception as error:
+            first = error
+        try:
+            return _traced(model, args, kwargs)
+        except Exception as error:
+            raise ValueError(
+                f"{type(model).__name__} can't be traced. torch.export says: {_line(first)}; "
+                f"torch.fx says: {_line(error)}. Control flow that depends on data can't be "
+                "traced: write the spec with PermutationSpec.from_axes, or trace a submodule"
+            ) from first
+
+
+def _exported(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
+    program = torch.export.export(model, args, dict(kwargs), strict=False).run_decompositions()
+    signature = program.graph_signature
+    tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    return Graph(list(program.graph.nodes), tensors)
+
+
+def _traced(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
+    names = [*dict(model.named_parameters()), *dict(model.named_buffers())]
+    state = [*model.parameters(), *model.buffers()]
+    inputs, structure = torch.utils._pytree.tree_flatten((args, dict(kwargs)))
+
+    def forward(state: list[torch.Tensor], inputs: list[object]) -> list[torch.Tensor]:
+        args, kwargs = torch.utils._pytree.tree_unflatten(inputs, structure)
+        named = dict(zip(names, state, strict=True))
+        return list(tensors_in(torch.func.functional_call(model, named, args, kwargs)))
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        fakes = [mode.from_tensor(tensor.detach()) for tensor in state]
+        fake_inputs = [mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in inputs]
+        table = torch.export.default_decompositions()
+        graph = make_fx(forward, decomposition_table=table)(fakes, fake_inputs).graph
+    nodes = list(graph.nodes)
+    placeholders = [node.name for node in nodes if node.op == "placeholder"]
+    return Graph(nodes, dict(zip(placeholders, names, strict=False)))
+
+
+@contextlib.contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -72,6 +72,7 @@ def ordered(op: Operation) -> list[Value]:
     value = op.value("self")
     place = op.integer("dim") % value.ndim
     ranked = value.replace(place, fixed(op.shape[place]))
+    op.hidden.append(Value.of([axis for d, axis in enumerate(value.axes) if d != place]))
     return [ranked, Value.of(ranked.axes, value.axes[place])]
 
 
@@ -163,5 +164,6 @@ def local(op: Operation, places: int, outputs: int = 1) -> Value | list[Value]:
     x = next(op.values())
     for place in x.axes[-places:]:
         pin(place)
+    op.hidden.append(Value(x.axes[:-places]))
     found = Value.of([*x.axes[:-places], *map(fixed, op.shape[-places:])])
     return found if outputs == 1 else [found] * outputs

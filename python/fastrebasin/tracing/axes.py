@@ -27,11 +27,16 @@ class Atom:
         fixed: whether they must stay where they are.
         target: what the atom turned out to be: another atom, a product or a concatenation.
         outer: atoms for whose entries this one may have permutations of their own.
+        independent: atoms for whose entries it may not.
         members: this atom at part k of an outer one that was cut, as (outer, k, member).
         has_inner: whether it is in the `outer` of another atom.
+        numbered: axes that entries of this one were looked up in: experts, for the slots of an
+            axis that each hold what one expert made.
     """
 
-    __slots__ = ("fixed", "has_inner", "independent", "members", "outer", "size", "target")
+    __slots__ = (
+        "fixed", "has_inner", "independent", "members", "numbered", "outer", "size", "target",
+    )  # fmt: skip
 
     def __init__(self, size: int, *, fixed: bool = False, outer: Sequence[Atom] = ()) -> None:
         self.size = size
@@ -41,6 +46,7 @@ class Atom:
         self.members: list[tuple[Atom, int, Axis]] = []
         self.independent: list[Atom] = []
         self.has_inner = False
+        self.numbered: list[Axis] = []
         for atom in outer:
             root(atom).has_inner = True
 
@@ -186,6 +192,7 @@ def _bind(atom: Atom, axis: Axis) -> None:
     for inside in atoms(axis):
         inside.outer += [outer for outer in atom.outer if root(outer) is not inside]
         inside.independent += atom.independent
+        inside.numbered += atom.numbered
         inside.has_inner |= atom.has_inner
     members, atom.members = atom.members, []
     for outer, k, member in members:
@@ -196,10 +203,7 @@ def depends(atom: Atom, outer: Atom) -> bool:
     """Whether the atom may have permutations of its own for every entry of `outer`."""
     if any(root(other) is outer for other in atom.independent):
         return False
-    return any(
-        root(other) is outer or any(inside is outer for inside in atoms(other))
-        for other in atom.outer
-    )
+    return any(head is outer for other in atom.outer for head in heads(other))
 
 
 def at(axis: Axis, outer: Atom | None, k: int) -> Axis:
@@ -218,10 +222,23 @@ def at(axis: Axis, outer: Atom | None, k: int) -> Axis:
         join(found[0], other)
     if not found:
         assert isinstance(outer.target, Concatenation)
-        others = [a for a in axis.outer if root(a) is not outer]
-        found = [Atom(axis.size, outer=[*others, *atoms(outer.target.parts[k])])]
+        others = {a for other in axis.outer for a in _factors(other)} - {outer}
+        around = [at(other, outer, k) for other in others] + [outer.target.parts[k]]
+        found = [Atom(axis.size, outer=[a for other in around for a in _factors(other)])]
         axis.members.append((outer, k, found[0]))
     return found[0]
+
+
+def _factors(axis: Axis) -> Iterator[Atom]:
+    """Yield the atoms that an axis is the product of, whether or not they were cut."""
+    if isinstance(axis, Atom):
+        axis = root(axis)
+        if not isinstance(axis.target, Product):
+            yield axis
+            return
+        axis = axis.target
+    for child in axis.factors if isinstance(axis, Product) else axis.parts:
+        yield from _factors(child)
 
 
 def decouple(axis: Axis, outer: Atom) -> None:

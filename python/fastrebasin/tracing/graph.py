@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -35,7 +36,8 @@ def capture(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, obj
     Raises:
         ValueError: neither can make a graph; says why, and what to do.
     """
-    with _eval_mode(model):
+    with _eval_mode(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the tracers think of the model's code
         try:
             return _exported(model, args, kwargs)
         except Exception as error:
@@ -54,7 +56,7 @@ def _exported(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, o
     program = torch.export.export(model, args, dict(kwargs), strict=False).run_decompositions()
     signature = program.graph_signature
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    return Graph(list(program.graph.nodes), tensors)
+    return Graph(_without_stacks(program.graph), tensors)
 
 
 def _traced(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
@@ -72,9 +74,30 @@ def _traced(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, obj
         fake_inputs = [mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in inputs]
         table = torch.export.default_decompositions()
         graph = make_fx(forward, decomposition_table=table)(fakes, fake_inputs).graph
-    nodes = list(graph.nodes)
+    nodes = _without_stacks(graph)
     placeholders = [node.name for node in nodes if node.op == "placeholder"]
     return Graph(nodes, dict(zip(placeholders, names, strict=False)))
+
+
+def _without_stacks(graph: fx.Graph) -> list[fx.Node]:
+    """Return the nodes of a graph, one item of a `torch.stack` being that item itself.
+
+    A stack would say that its items move alike, which those of a recurrent network's last hidden
+    states don't: they belong to different layers.
+    """
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.select.int):
+        stack, dim, index = node.args
+        cat = stack.args[0] if stack.target is aten.view.default else None
+        if dim != 0 or not isinstance(cat, fx.Node) or cat.target is not aten.cat.default:
+            continue
+        items = cat.args[0]
+        along = cat.args[1] if len(cat.args) > 1 else 0
+        if along == 0 and stack.meta["val"].shape[0] == len(items):
+            if all(i.meta["val"].shape == node.meta["val"].shape for i in items):
+                node.replace_all_uses_with(items[index])
+    graph.eliminate_dead_code()
+    return list(graph.nodes)
 
 
 @contextlib.contextmanager

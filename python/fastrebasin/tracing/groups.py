@@ -77,10 +77,11 @@ def _decouple(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequence[Ax
                     return True
     for atom, parents in _parents(everything).items():
         for parent in (p for p in parents if p.fixed):
-            if parent.size > _MANY or not _multiplied(atom, parent, stated):
-                decouple(atom, parent)
-            else:
+            if parent.size <= _MANY and depends(atom, parent) and _multiplied(atom, parent, stated):
                 pull_apart(parent)
+            else:
+                decouple(atom, parent)
+                atom.independent.append(parent)
             return True
     return False
 
@@ -95,21 +96,26 @@ def _multiplied(atom: Atom, parent: Atom, stated: Sequence[Sequence[Axis]]) -> b
 def _parents(everything: Sequence[Sequence[Axis]]) -> dict[Atom, list[Atom]]:
     """Return the atoms for whose entries each atom may have permutations of its own.
 
-    These are its outer atoms that are beside it wherever it occurs, outermost first.
+    These are the atoms that are beside it wherever it occurs, and that also occur without it (or
+    else the two together would be one larger group, or two that don't lie in each other).
+    Outermost first.
     """
     beside: dict[Atom, set[Atom]] = {}
+    count: dict[Atom, int] = {}
     for axes in everything:
         for block in _blocks([find(axis) for axis in axes]):
             for atom in block:
-                if not atom.fixed:
-                    others = block - {atom}
-                    beside[atom] = beside[atom] & others if atom in beside else others
+                count[atom] = count.get(atom, 0) + 1
+                beside[atom] = beside[atom] & block if atom in beside else block
     found = {
-        atom: {other for other in others if other.size > 1 and depends(atom, other)}
+        atom: {
+            other
+            for other in others - {atom, *map(root, atom.independent)}
+            if other.size > 1 and count[other] > count[atom]
+        }
         for atom, others in beside.items()
+        if not atom.fixed
     }
-    for atom, parents in found.items():
-        parents -= {parent for parent in parents if atom in found.get(parent, ())}
     for parents in found.values():
         for parent in list(parents):
             parents |= found.get(parent, set())
@@ -128,4 +134,5 @@ def _blocks(axes: Sequence[Axis]) -> Iterator[set[Atom]]:
                 inner = (find(part), *factors[:-1])
                 yield from _blocks([*axes[:d], *inner, *axes[d + 1 :]])
             return
-    yield {atom for axis in axes for atom in atoms(axis)}
+    here = {atom for axis in axes for atom in atoms(axis)}
+    yield here | {other for atom in here for axis in atom.numbered for other in atoms(axis)}

@@ -6,15 +6,18 @@ are joined, and otherwise the axis that is read is fixed.
 
 from __future__ import annotations
 
-from fastrebasin.tracing.axes import Axis, join, pin
+from fastrebasin.tracing.axes import Axis, atoms, join, pin
 from fastrebasin.tracing.values import Operation, Value, broadcast
 
 
 def _read(axis: Axis, index: Value) -> None:
     if index.labels is None:
         pin(axis)
-    else:
-        join(axis, index.labels)
+        return
+    join(axis, index.labels)
+    for slots in index.axes:
+        for atom in atoms(slots):
+            atom.numbered.append(axis)
 
 
 def embedding(op: Operation) -> Value:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.node import map_arg
 
+from fastrebasin.tracing import arithmetic, movement
 from fastrebasin.tracing.axes import free, pin
 from fastrebasin.tracing.graph import Graph
-from fastrebasin.tracing.rules import READ_LABELS, RULES, Rule
+from fastrebasin.tracing.rules import KEEP_CONSTANTS, READ_LABELS, RULES, Rule
 from fastrebasin.tracing.values import Operation, Value, fixed_value, pin_value
-from fastrebasin.tracing import arithmetic
 
 
 @dataclass
@@ -33,58 +35,77 @@ class Interpretation:
 
 def interpret(graph: Graph, movable: Callable[[str], bool]) -> Interpretation:
     """Follow every operation of the graph; `movable` says which state-dict entries may move."""
-    found = Interpretation()
-    results: dict[fx.Node, Any] = {}
-    for node in graph.nodes:
-        if node.op in {"placeholder", "get_attr"}:
-            results[node] = _leaf(node, graph.tensors, movable, found)
-        elif node.op == "output":
-            torch.fx.node.map_arg(node.args, lambda n: _pin_output(results[n]))
-        else:
-            results[node] = _call(node, results, found)
-        found.values += [v for v in _listed(results.get(node)) if v.axes]
-    return found
+    return _Interpreter(graph, movable).found
 
 
-def _leaf(
-    node: fx.Node,
-    tensors: Mapping[str, str],
-    movable: Callable[[str], bool],
-    found: Interpretation,
-) -> Value | None:
-    shape = _shapes(node)
-    if not shape:
-        return None
-    name = tensors.get(node.name)
-    if name is None or not movable(name):
-        return fixed_value(shape[0])
-    value = Value.of([free(size) for size in shape[0]])
-    found.tensors[name] = value
-    return value
+class _Interpreter:
+    def __init__(self, graph: Graph, movable: Callable[[str], bool]) -> None:
+        self.found = Interpretation()
+        self._results: dict[fx.Node, Any] = {}
+        self._constant: set[fx.Node] = set()  # nodes whose entries are all equal
+        for node in graph.nodes:
+            if node.op in {"placeholder", "get_attr"}:
+                name = graph.tensors.get(node.name)
+                self._results[node] = self._leaf(node, name if name and movable(name) else None)
+            elif node.op == "output":
+                map_arg(node.args, lambda n: _pin_all(self._results[n]))
+            else:
+                self._results[node] = self._call(node)
+            self.found.values += _listed(self._results.get(node))
 
+    def _leaf(self, node: fx.Node, name: str | None) -> Value | None:
+        shape = _shapes(node)
+        if not shape:
+            return None
+        if name is None or not node.users:
+            return fixed_value(shape[0])
+        value = Value.of([free(size) for size in shape[0]])
+        self.found.tensors[name] = value
+        return value
 
-def _call(node: fx.Node, results: Mapping[fx.Node, Any], found: Interpretation) -> Any:
-    if getattr(node.target, "__name__", "") == "getitem":
-        sequence, index = node.args
-        return results[sequence][index]  # type: ignore[index]
-    op = Operation(_name(node), _arguments(node, results), tuple(_shapes(node)))
-    if not op.shapes:
-        return None  # an assertion
-    rule = _rule(node, op)
-    if rule is None or any(-1 in shape for shape in op.shapes):
+    def _argument(self, node: fx.Node) -> Any:
+        """Return a result; one whose entries are all equal is a new one for each use."""
+        result = self._results[node]
+        if node in self._constant and isinstance(result, Value):
+            return Value.of([free(axis.size) for axis in result.axes])
+        return result
+
+    def _call(self, node: fx.Node) -> Any:
+        if node.target is operator.getitem:
+            sequence, index = node.args
+            if sequence in self._constant:
+                self._constant.add(node)
+            return self._results[sequence][index]  # type: ignore[index]
+        op = Operation(_name(node), _arguments(node, self._argument), tuple(_shapes(node)))
+        if not op.shapes:
+            return None  # an assertion
+        rule = _rule(node, op)
+        if rule is None or any(-1 in shape for shape in op.shapes):
+            return self._give_up(node, op)
+        if rule is movement.create or (
+            rule in KEEP_CONSTANTS
+            and all(n in self._constant for n in node.all_input_nodes)
+            and node.all_input_nodes
+        ):
+            self._constant.add(node)
+        if rule not in READ_LABELS:
+            for value in op.values():
+                if value.labels is not None:
+                    pin(value.labels)
+        result = rule(op)
+        self.found.values += op.hidden
+        return result
+
+    def _give_up(self, node: fx.Node, op: Operation) -> Value | list[Value]:
+        """Fix whatever an operation touches that there is no rule for."""
+        places = self.found.unknown.setdefault(op.name, [])
         place = _place(node)
-        found.unknown.setdefault(op.name, [])
-        if place not in found.unknown[op.name]:
-            found.unknown[op.name].append(place)
+        if place not in places:
+            places.append(place)
         for value in op.values():
             pin_value(value)
         fixed = [fixed_value(shape) for shape in op.shapes]
         return fixed if isinstance(node.meta["val"], (list, tuple)) else fixed[0]
-    if rule not in READ_LABELS:
-        for value in op.values():
-            if value.labels is not None:
-                pin(value.labels)
-    return rule(op)
 
 
 def _rule(node: fx.Node, op: Operation) -> Rule | None:
@@ -100,9 +121,8 @@ def _name(node: fx.Node) -> str:
     return str(packet) if packet is not None else str(node.target)
 
 
-def _arguments(node: fx.Node, results: Mapping[fx.Node, Any]) -> dict[str, object]:
-    args = torch.fx.node.map_arg(node.args, lambda n: results[n])
-    kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: results[n])
+def _arguments(node: fx.Node, result_of: Callable[[fx.Node], Any]) -> dict[str, object]:
+    args, kwargs = map_arg(node.args, result_of), map_arg(node.kwargs, result_of)
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return {**{str(i): arg for i, arg in enumerate(args)}, **kwargs}
@@ -114,13 +134,12 @@ def _arguments(node: fx.Node, results: Mapping[fx.Node, Any]) -> dict[str, objec
 
 
 def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
+    """Return the shapes of what a node returns; none if that isn't a tensor."""
     found = node.meta.get("val")
-    tensors = found if isinstance(found, (list, tuple)) else [found]
-    return (
-        [_ints(t.shape) if isinstance(t, torch.Tensor) else () for t in tensors]
-        if any(isinstance(t, torch.Tensor) for t in tensors)
-        else []
-    )
+    listed = found if isinstance(found, (list, tuple)) else [found]
+    if not any(isinstance(tensor, torch.Tensor) for tensor in listed):
+        return []
+    return [_ints(t.shape) if isinstance(t, torch.Tensor) else () for t in listed]
 
 
 def _ints(shape: torch.Size) -> tuple[int, ...]:
@@ -129,14 +148,11 @@ def _ints(shape: torch.Size) -> tuple[int, ...]:
 
 
 def _listed(result: object) -> list[Value]:
-    return (
-        [v for v in result if isinstance(v, Value)]
-        if isinstance(result, list)
-        else ([result] if isinstance(result, Value) else [])
-    )
+    listed = result if isinstance(result, list) else [result]
+    return [value for value in listed if isinstance(value, Value)]
 
 
-def _pin_output(result: object) -> None:
+def _pin_all(result: object) -> None:
     for value in _listed(result):
         pin_value(value)
 

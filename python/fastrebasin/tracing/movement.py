@@ -170,10 +170,15 @@ def number(op: Operation) -> Value:
     return Value.of([axis], axis) if plain else fixed_value(op.shape)
 
 
-def in_order(op: Operation, dims: Sequence[int]) -> Value:
-    """`flip`, `cumsum`: the order of the entries along some axes matters."""
+def along(op: Operation, dims: Sequence[int], *, ordered: bool = True) -> Value:
+    """`flip`, `cumsum`, `softmax`: entries along some axes act on each other.
+
+    If their order matters these axes are fixed; either way all others are the same for them.
+    """
     value = next(op.values())
-    axes = list(value.axes)
-    for d in dims:
-        pin(axes[d])
-    return Value.of(axes)
+    if ordered:
+        for d in dims:
+            pin(value.axes[d])
+    gone = {d % value.ndim for d in dims} if value.ndim else set()
+    op.hidden.append(Value.of([axis for d, axis in enumerate(value.axes) if d not in gone]))
+    return Value(value.axes)

@@ -17,9 +17,9 @@ from fastrebasin.tracing.values import Operation, Value, fixed_value
 Rule = Callable[[Operation], Value | list[Value]]
 
 
-def _along(argument: str) -> Rule:
-    """Return the rule of an operator that depends on the order along the axes it names."""
-    return lambda op: movement.in_order(op, op.integers(argument))
+def _along(argument: str, *, ordered: bool = True) -> Rule:
+    """Return the rule of an operator that mixes entries along the axes it names."""
+    return lambda op: movement.along(op, op.integers(argument), ordered=ordered)
 
 
 def _random(op: Operation) -> Value:
@@ -65,8 +65,8 @@ RULES: dict[str, Rule] = {
     "aten.roll": _along("dims"),
     "aten.cumsum": _along("dim"),
     "aten.cumprod": _along("dim"),
-    "aten.tril": lambda op: movement.in_order(op, (-2, -1)),
-    "aten.triu": lambda op: movement.in_order(op, (-2, -1)),
+    "aten.tril": lambda op: movement.along(op, (-2, -1)),
+    "aten.triu": lambda op: movement.along(op, (-2, -1)),
     "aten.sort": compute.ordered,
     "aten.topk": compute.ordered,
     # Sums and the like over axes.
@@ -86,8 +86,8 @@ RULES: dict[str, Rule] = {
     "aten.argmin": compute.index_of,
     "aten.max": compute.reduce_with_index,
     "aten.min": compute.reduce_with_index,
-    "aten._softmax": movement.same,
-    "aten._log_softmax": movement.same,
+    "aten._softmax": _along("dim", ordered=False),
+    "aten._log_softmax": _along("dim", ordered=False),
     # Matrix products and convolutions.
     "aten.mm": compute.matrix_product,
     "aten.bmm": compute.matrix_product,
@@ -128,6 +128,13 @@ RULES: dict[str, Rule] = {
     "aten.eq": compute.compare,
     "aten.ne": compute.compare,
 }
+
+# Rules whose result is the same number everywhere if their arguments are.
+KEEP_CONSTANTS = {
+    movement.same, movement.view, movement.permute, movement.expand, movement.unsqueeze,
+    movement.squeeze, movement.slice_, movement.select, movement.split_, movement.repeat,
+    compute.elementwise,
+}  # fmt: skip
 
 # Rules that know what to do with a tensor of labels; others fix the axis that is numbered.
 READ_LABELS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastrebasin.tracing.axes import ONE, Axis, fixed, join, pin
 
@@ -44,11 +44,13 @@ class Operation:
         name: of the operator, such as `aten.mm`.
         arguments: by the names of its schema; tensors are `Value`s.
         shapes: of its outputs.
+        hidden: tensors that a rule made on the way, such as the sums of a softmax.
     """
 
     name: str
     arguments: Mapping[str, object]
     shapes: tuple[tuple[int, ...], ...]
+    hidden: list[Value] = field(default_factory=list)
 
     def value(self, name: str) -> Value:
         """Return a tensor argument."""

@@ -56,7 +56,7 @@ def _exported(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, o
     program = torch.export.export(model, args, dict(kwargs), strict=False).run_decompositions()
     signature = program.graph_signature
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    return Graph(_without_stacks(program.graph), tensors)
+    return Graph(_simplified(program.graph), tensors)
 
 
 def _traced(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
@@ -74,30 +74,47 @@ def _traced(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, obj
         fake_inputs = [mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in inputs]
         table = torch.export.default_decompositions()
         graph = make_fx(forward, decomposition_table=table)(fakes, fake_inputs).graph
-    nodes = _without_stacks(graph)
+    nodes = _simplified(graph)
     placeholders = [node.name for node in nodes if node.op == "placeholder"]
     return Graph(nodes, dict(zip(placeholders, names, strict=False)))
 
 
-def _without_stacks(graph: fx.Graph) -> list[fx.Node]:
-    """Return the nodes of a graph, one item of a `torch.stack` being that item itself.
+def _simplified(graph: fx.Graph) -> list[fx.Node]:
+    """Return the nodes of a graph without detours that would hide what moves with what.
 
-    A stack would say that its items move alike, which those of a recurrent network's last hidden
-    states don't: they belong to different layers.
+    One item of a `torch.stack` is that item itself: the stack would say that its items move alike,
+    which those of a recurrent network's last hidden states don't. An `as_strided` that changes
+    nothing goes.
     """
     aten = torch.ops.aten
     for node in graph.find_nodes(op="call_function", target=aten.select.int):
-        stack, dim, index = node.args
-        cat = stack.args[0] if stack.target is aten.view.default else None
-        if dim != 0 or not isinstance(cat, fx.Node) or cat.target is not aten.cat.default:
-            continue
-        items = cat.args[0]
-        along = cat.args[1] if len(cat.args) > 1 else 0
-        if along == 0 and stack.meta["val"].shape[0] == len(items):
-            if all(i.meta["val"].shape == node.meta["val"].shape for i in items):
-                node.replace_all_uses_with(items[index])
+        item = _stacked_item(node)
+        if item is not None:
+            node.replace_all_uses_with(item)
+    for node in graph.find_nodes(op="call_function", target=aten.as_strided.default):
+        before, after = node.args[0].meta["val"], node.meta["val"]
+        if before.shape == after.shape and _strides(before) == _strides(after):
+            node.replace_all_uses_with(node.args[0])
     graph.eliminate_dead_code()
     return list(graph.nodes)
+
+
+def _stacked_item(select: fx.Node) -> fx.Node | None:
+    """Return what `torch.stack` put where `select` takes it, if that is what happens."""
+    stack, dim, index = select.args
+    assert isinstance(stack, fx.Node)
+    cat = stack.args[0] if stack.target is torch.ops.aten.view.default else None
+    if dim != 0 or not isinstance(cat, fx.Node) or cat.target is not torch.ops.aten.cat.default:
+        return None
+    items, along = cat.args[0], cat.args[1] if len(cat.args) > 1 else 0
+    shape = select.meta["val"].shape
+    if along != 0 or stack.meta["val"].shape[0] != len(items):
+        return None
+    return items[index] if all(item.meta["val"].shape == shape for item in items) else None
+
+
+def _strides(tensor: torch.Tensor) -> list[int]:
+    return [step for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
 
 
 @contextlib.contextmanager

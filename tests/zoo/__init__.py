@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from torch import nn
-
-from . import attention, convolutional, generative, huggingface, recurrent, shuffle, vision
+from . import attention, convolutional, dense, generative, huggingface, recurrent, shuffle, vision
 from .convolutional import resnet50
-from .entry import Entry, enliven
+from .entry import Entry, lively
 from .huggingface import deep_llama
 
-__all__ = ["ZOO", "Entry", "deep_llama", "resnet50"]
+__all__ = ["LARGE", "ZOO", "Entry", "deep_llama", "resnet50"]
 
+_FAMILIES = (
+    convolutional,
+    dense,
+    vision,
+    shuffle,
+    generative,
+    recurrent,
+    attention,
+    huggingface,
+)
 
-def _lively(entry: Entry) -> Entry:
-    def build() -> nn.Module:
-        return enliven(entry.build())
+ZOO: tuple[Entry, ...] = tuple(lively(entry) for family in _FAMILIES for entry in family.ENTRIES)
 
-    return replace(entry, build=build)
-
-
-ZOO: tuple[Entry, ...] = tuple(
-    _lively(entry)
-    for family in (
-        convolutional,
-        vision,
-        shuffle,
-        generative,
-        recurrent,
-        attention,
-        huggingface,
-    )
-    for entry in family.ENTRIES
+# The same structures at sizes that people train: for timing, and for tests that may take minutes.
+LARGE: tuple[Entry, ...] = tuple(
+    lively(entry) for family in (convolutional, huggingface) for entry in family.LARGE
 )

@@ -46,8 +46,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        x = x + self.mlp(self.norm2(x))
-        return x
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 class VisionTransformer(nn.Module):
@@ -125,7 +125,8 @@ class CausalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attend(self.norm(x))
-        return x + self.down(functional.gelu(self.up(self.norm2(x)), approximate="tanh"))
+        out = self.down(functional.gelu(self.up(self.norm2(x)), approximate="tanh"))
+        return torch.add(x, out)
 
 
 class TiedLanguageModel(nn.Module):
@@ -163,7 +164,8 @@ class MixerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.channels(self.norm2(x))
+        out: Tensor = x + self.channels(self.norm2(x))
+        return out
 
 
 class Mixer(nn.Module):
@@ -194,7 +196,8 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.inner(self.norm(x)).chunk(2, dim=-1)
-        return x + self.outer(self.activation(gate) * value)
+        out: Tensor = x + self.outer(self.activation(gate) * value)
+        return out
 
 
 class GatedMLP(nn.Module):
@@ -243,8 +246,8 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, text: Tensor) -> Tensor:
         x = self.embedding(text.flatten())
-        x = self.head(self.layer2(self.layer1(x)))
-        return x.unflatten(0, text.shape)
+        logits: Tensor = self.head(self.layer2(self.layer1(x)))
+        return torch.unflatten(logits, 0, text.shape)
 
 
 def _image() -> tuple[object, ...]:

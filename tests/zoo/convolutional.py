@@ -1,4 +1,4 @@
-"""Networks of convolutions in stages: plain, residual, grouped and dense."""
+"""Networks of convolutions in stages: plain, residual and grouped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fastrebasin.experiments.models import MLP, VGG, resnet20
 
-from .entry import Entry, real
+from .entry import Entry, real, scaled
 
 
 class FlattenedCNN(nn.Module):
@@ -176,100 +176,63 @@ class ImageResNet(nn.Module):
         return logits
 
 
-def resnet50() -> ImageResNet:
+def resnet50() -> nn.Module:
     """Return ResNet-50 at its full size: (batch, 3, 224, 224) to 1000 logits, 25.6 M parameters."""
-    return ImageResNet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), 64, classes=1000)
+    model = ImageResNet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), 64, classes=1000)
+    return scaled(model, 1.0)
 
 
-class DenseLayer(nn.Module):
-    """Normalise all features so far, then compute a few more."""
-
-    def __init__(self, fan_in: int, growth: int, inner: int) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(fan_in)
-        self.conv1 = nn.Conv2d(fan_in, inner, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, growth, 3, padding=1, bias=False)
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        out = self.conv1(functional.relu(self.norm1(torch.cat(features, 1))))
-        new: Tensor = self.conv2(functional.relu(self.norm2(out)))
-        return new
+def _image() -> tuple[object, ...]:
+    return (real(2, 3, 64, 64),)
 
 
-class DenseBlock(nn.ModuleList):
-    """Layers that each read the outputs of all before them."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = [x]
-        for layer in self:
-            features.append(layer(features))
-        return torch.cat(features, 1)
+def _small_image() -> tuple[object, ...]:
+    return (real(2, 3, 16, 16),)
 
 
-class DenseNet(nn.Module):
-    """DenseNet: blocks that concatenate, and transitions that halve."""
-
-    def __init__(self, stem: int, depths: Sequence[int], growth: int, inner: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, stem, 3, 1, padding=1, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
-        )
-        width = stem
-        for i, depth in enumerate(depths):
-            layers = [DenseLayer(width + j * growth, growth, inner + i) for j in range(depth)]
-            self.features.append(DenseBlock(layers))
-            width += depth * growth
-            if i < len(depths) - 1:
-                self.features.append(
-                    nn.Sequential(
-                        nn.BatchNorm2d(width),
-                        nn.ReLU(inplace=True),
-                        nn.Conv2d(width, width // 2, 1, bias=False),
-                        nn.AvgPool2d(2, 2),
-                    )
-                )
-                width //= 2
-        self.features.append(nn.BatchNorm2d(width))
-        self.classifier = nn.Linear(width, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = functional.relu(self.features(x), inplace=True)
-        features = functional.adaptive_avg_pool2d(features, (1, 1))
-        logits: Tensor = self.classifier(torch.flatten(features, 1))
-        return logits
+def _vgg11() -> nn.Module:
+    return scaled(
+        VGG((12, "pool", 20, "pool", 28, 36, "pool", 44, 52, "pool", 60, 68, "pool")), 2.0
+    )
 
 
-# Everywhere here all but the biases of the last layer moves: at least one axis of every weight
-# counts hidden channels, and a scale or bias in between has one entry per hidden channel.
+def _resnet18() -> nn.Module:
+    return scaled(ImageResNet(Basic, (2, 2, 2, 2), (12, 20, 28, 44), 12), 1.0)
+
+
+def _resnet50() -> nn.Module:
+    return scaled(ImageResNet(Bottleneck, (3, 4, 6, 3), (10, 14, 22, 34), 12), 1.0)
+
+
+def _resnext() -> nn.Module:
+    return scaled(ImageResNet(Bottleneck, (1, 2, 2, 1), (8, 12, 20, 28), 12, groups=4), 1.0)
+
+
+# All but the biases of the last layer moves, as at least one axis of every weight counts hidden
+# channels, and a scale or bias in between has one entry for each of them.
 ENTRIES = (
     Entry("MLP", lambda: MLP(64, (36, 28, 20), 10), lambda: (real(2, 8, 8),), 0.99),
     Entry("CNN with flatten", FlattenedCNN, lambda: (real(2, 1, 28, 28),), 0.99),
+    Entry("VGG11-BN", _vgg11, lambda: (real(2, 3, 32, 32),), 0.99),
+    Entry("ResNet20 (projection shortcuts)", lambda: scaled(resnet20(), 1.0), _small_image, 0.99),
+    Entry("ResNet20 (padding shortcuts)", lambda: scaled(PaddedResNet(), 1.0), _small_image, 0.99),
+    Entry("ResNet-18 (torchvision shape)", _resnet18, _image, 0.99),
+    Entry("ResNet-50 (torchvision shape)", _resnet50, _image, 0.99),
+    Entry("ResNeXt (grouped convolutions)", _resnext, _image, 0.99),
+)
+
+LARGE = (
     Entry(
-        "VGG11-BN",
-        lambda: VGG((12, "pool", 20, "pool", 28, 36, "pool", 44, 52, "pool", 60, 68, "pool")),
-        lambda: (real(2, 3, 32, 32),),
-        0.99,
-    ),
-    Entry("ResNet20 (projection shortcuts)", resnet20, lambda: (real(2, 3, 16, 16),), 0.99),
-    Entry("ResNet20 (padding shortcuts)", PaddedResNet, lambda: (real(2, 3, 16, 16),), 0.99),
-    Entry(
-        "ResNet-18 (torchvision shape)",
-        lambda: ImageResNet(Basic, (2, 2, 2, 2), (12, 20, 28, 44), 12),
-        lambda: (real(2, 3, 64, 64),),
-        0.99,
-    ),
-    Entry(
-        "ResNet-50 (torchvision shape)",
-        lambda: ImageResNet(Bottleneck, (3, 4, 6, 3), (10, 14, 22, 34), 12),
-        lambda: (real(2, 3, 64, 64),),
+        "ResNet20 x16 (projection shortcuts)",
+        lambda: scaled(resnet20(width=16), 1.0),
+        _small_image,
         0.99,
     ),
     Entry(
-        "ResNeXt (grouped convolutions)",
-        lambda: ImageResNet(Bottleneck, (1, 2, 2, 1), (8, 12, 20, 28), 12, groups=4),
-        lambda: (real(2, 3, 64, 64),),
+        "ResNet20 x16 (padding shortcuts)",
+        lambda: scaled(PaddedResNet((256, 512, 1024)), 1.0),
+        _small_image,
         0.99,
     ),
-    Entry("DenseNet", lambda: DenseNet(15, (2, 3, 2), 7, 18), lambda: (real(2, 3, 16, 16),), 0.99),
+    Entry("ResNet-50 (full size)", resnet50, lambda: (real(2, 3, 224, 224),), 0.99),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,22 @@ class Entry:
     requires: str | None = None  # the optional package that has the model
 
 
-def enliven(model: nn.Module) -> nn.Module:
-    """Give every unit of a fresh model parameters of its own, and return the model.
+def lively(entry: Entry) -> Entry:
+    """Return the entry with every unit of its fresh model given parameters of its own.
 
-    Scales of one, biases of zero and statistics of neither survive any permutation, right or
-    wrong: a test on them could not fail.
+    Scales of one, biases of zero and the statistics of a batch normalisation that saw no batch
+    are the same after any permutation, right or wrong: a test on them could not fail.
     """
+
+    def build() -> nn.Module:
+        model = entry.build()
+        _enliven(model)
+        return model
+
+    return replace(entry, build=build)
+
+
+def _enliven(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
             spread = max(0.4 * abs(float(parameter.detach().flatten()[0])), 0.1)
@@ -37,6 +48,18 @@ def enliven(model: nn.Module) -> nn.Module:
             buffer.normal_(std=0.1)
         elif name.endswith("running_var"):
             buffer.uniform_(0.6, 1.4)
+
+
+def scaled(model: nn.Module, gain: float) -> nn.Module:
+    """Give convolutions normal weights of variance gain / fan-in, and return the model.
+
+    By default a signal fades by a factor of 2.4 in each convolution with ReLU, until the output
+    no longer depends on the input. A gain of 2 keeps it; beside shortcuts, which add up, 1 will do.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            nn.init.normal_(module.weight, std=math.sqrt(gain / fan_in))
     return model
 
 

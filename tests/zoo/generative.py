@@ -81,7 +81,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(inner, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + 0.1 * self.conv2(functional.relu(self.conv1(x)))
+        out: Tensor = self.conv2(functional.relu(self.conv1(x)))
+        return x + 0.1 * out
 
 
 class SuperResolution(nn.Module):

@@ -66,4 +66,6 @@ class ShuffleNetV2(nn.Module):
         return logits
 
 
-ENTRIES = (Entry("ShuffleNetV2", ShuffleNetV2, lambda: (real(2, 3, 32, 32),), 0.9),)
+# A reader that gives up at the shuffle still moves 0.9: each branch has hidden channels inside.
+# Beyond it, the channels that later splits send the same way can be exchanged.
+ENTRIES = (Entry("ShuffleNetV2", ShuffleNetV2, lambda: (real(2, 3, 32, 32),), 0.99),)

@@ -21,10 +21,9 @@ def conv_bn(
     activation: type[nn.Module] | None = None,
 ) -> nn.Sequential:
     """Return convolution, batch normalisation and, if named, the activation."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(fan_in, fan_out, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(fan_out),
-    ]
+    conv = nn.Conv2d(fan_in, fan_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    nn.init.kaiming_normal_(conv.weight)
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(fan_out)]
     if activation is not None:
         layers.append(activation())
     return nn.Sequential(*layers)
@@ -91,9 +90,9 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and fan_in == fan_out
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.residual:
-            return x + self.drop(self.conv(x))
         out: Tensor = self.conv(x)
+        if self.residual:
+            out = x + self.drop(out)
         return out
 
 
@@ -210,7 +209,8 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.dwconv(x).permute(0, 2, 3, 1)
         out = self.pwconv2(self.act(self.pwconv1(self.norm(out))))
-        return x + (self.gamma * out).permute(0, 3, 1, 2)
+        scaled: Tensor = self.gamma * out
+        return x + scaled.permute(0, 3, 1, 2)
 
 
 class ConvNeXt(nn.Module):

@@ -121,7 +121,9 @@ class PermutationSpec:
 
     @functools.cached_property
     def _layouts(self) -> dict[str, tuple[Layout | None, ...]]:
-        return {name: tuple(t and parse(t) for t in texts) for name, texts in self.axes.items()}
+        return {
+            name: tuple(parse(t) if t else None for t in texts) for name, texts in self.axes.items()
+        }
 
     def layouts(self, name: str, ndim: int) -> tuple[Layout | None, ...]:
         """Return the layout of each axis of a tensor, None for a fixed one."""

@@ -29,6 +29,7 @@ class Blocks:
         groups: the group of each axis, or None, of every block that some group permutes.
         a, b: the blocks, views of the parameters.
         target: how often A was set.
+        sizes: units of each group.
         own: units of each group for one combination of its parents' units.
         within: the parents of each group.
     """
@@ -42,6 +43,7 @@ class Blocks:
     ) -> None:
         self._spec = spec
         self._names = [name for name in names if any(spec.axes.get(name, ()))]
+        self.sizes = spec.sizes
         self.own, self.within = spec.extents, spec.within
         cut = self._cut(params_b)
         self.b = [block for block, _ in cut]
@@ -98,9 +100,16 @@ class Blocks:
             cost = product if cost is None else cost.add_(product)
         return cost
 
-    def value(self, blocks: Iterable[int], permutation: Permutation) -> float:
-        """Return the inner product of A with the permuted B over some blocks."""
-        return sum(
-            torch.sum(self.a[k] * self.moved(k, (), permutation), dtype=torch.float64).item()
-            for k in blocks
-        )
+    def value(self, blocks: Iterable[int], permutation: Permutation) -> tuple[float, float]:
+        """Return the inner product of A and the permuted B over some blocks, and its rounding."""
+        value = rounding = 0.0
+        for k in blocks:
+            products = self.a[k] * self.moved(k, (), permutation)
+            value += products.sum(dtype=torch.float64).item()
+            eps = torch.finfo(products.dtype).eps
+            rounding += eps * products.abs().sum(dtype=torch.float64).item()
+        return value, rounding
+
+    def varies(self, block: int) -> bool:
+        """Tell whether a block can tell units from each other: it isn't constant."""
+        return all(bool((t != t.flatten()[:1]).any()) for t in (self.a[block], self.b[block]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +60,11 @@ class Family:
             cluster for block in range(len(blocks.groups)) for cluster in self._clusters_in(block)
         ]
         self._touched = sorted({cluster.block for cluster in self._clusters})
+        # Whether a guess is the best there is with all others held.
+        self._is_exact = all(
+            c.alone and not self._pairs.is_coupled(Part((), c.axes, c.parents))
+            for c in self._clusters
+        )
         self._former: Assignment | None = None  # the last solution of the root's problem
 
     def neighbours(self) -> set[str]:
@@ -68,22 +74,40 @@ class Family:
 
     def improve(self, permutation: Permutation) -> Permutation | None:
         """Return better permutations of the family's groups with all others held, or None."""
-        crossed = not all(cluster.alone for cluster in self._clusters)
-        value = self._blocks.value(self._touched, permutation)
+        alone = [cluster for cluster in self._clusters if cluster.alone]
+        # Linearised costs mislead far from the optimum: there, leave them out.
+        choices = [self._clusters, alone] if len(alone) < len(self._clusters) else [alone]
+        value, rounding = self._blocks.value(self._touched, permutation)
         better: Permutation | None = None
         while self._touched:
-            # Linearised costs mislead far from the optimum: there, leave them out.
-            guesses = [self._guess(permutation, whole) for whole in (True, False)[: 1 + crossed]]
+            guesses = [self._guess(permutation, clusters) for clusters in choices if clusters]
             values = [self._blocks.value(self._touched, {**permutation, **g}) for g in guesses]
             best = max(values)
-            eps = torch.finfo(self._blocks.a[self._touched[0]].dtype).eps
-            if best - value <= eps * abs(best):
+            if best[0] - value <= max(rounding, best[1]):
                 break
-            value, better = best, guesses[values.index(best)]
-            permutation = {**permutation, **better}
-            if not crossed:
+            better = guesses[values.index(best)]
+            (value, rounding), permutation = best, {**permutation, **better}
+            if self._is_exact:
                 break
         return better
+
+    def evidence(self, known: AbstractSet[str]) -> float:
+        """Return how many numbers for each unit lie in blocks that only `known` groups move."""
+        found = sum(self._blocks.b[cluster.block].numel() for cluster in self._seen(known))
+        return found / sum(self._blocks.sizes[group] for group in self.groups)
+
+    def anchor(self, permutation: Permutation, known: AbstractSet[str]) -> Permutation:
+        """Return the best permutations by the blocks that only `known` groups move besides."""
+        return self._guess(permutation, self._seen(known))
+
+    def _seen(self, known: AbstractSet[str]) -> list[_Cluster]:
+        return [
+            cluster
+            for cluster in self._clusters
+            if cluster.alone
+            and self._blocks.varies(cluster.block)
+            and {g for g in self._blocks.groups[cluster.block] if g} <= {*known, *self.groups}
+        ]
 
     def _home(self, group: str) -> tuple[str, ...]:
         """Return the groups in whose pairs of units `group` is solved, outermost first."""
@@ -105,11 +129,8 @@ class Family:
             alone = len(axes) + 1 == len(members)
             yield _Cluster(block, root, axes, {axis: parents[axis] for axis in axes}, alone)
 
-    def _guess(self, permutation: Permutation, whole: bool) -> Permutation:
-        """Return the best permutations by the costs as they are now, linearised or left out."""
-        clusters = [cluster for cluster in self._clusters if whole or cluster.alone]
-        if not clusters:
-            return {group: permutation[group] for group in self.groups}
+    def _guess(self, permutation: Permutation, clusters: Sequence[_Cluster]) -> Permutation:
+        """Return the best permutations by some blocks, linear at the current permutation."""
         moved = [self._blocks.moved(c.block, (c.root, *c.axes), permutation) for c in clusters]
         size = self._own[self._root]
         rows, columns = self._chunks(clusters)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -41,8 +42,8 @@ class Part:
     """
 
     factors: tuple[Labelled, ...]
-    axes: Mapping[Hashable, str]  # the group of each axis that is to be paired
-    parents: Mapping[Hashable, Mapping[str, Hashable]]  # of each such axis: parent -> its axis
+    axes: Mapping[Any, str]  # the group of each axis that is to be paired
+    parents: Mapping[Any, Mapping[str, Any]]  # of each such axis: parent -> its axis
 
     def opened(self, axis: Hashable, path: Sequence[str]) -> Part:
         """Return the part with all pairs of units compared along an axis."""
@@ -97,10 +98,17 @@ class Pairs:
         """
         inside = [group for group, home in self._homes.items() if home == path]
         value, solutions = self._climb(path, outer, parts, inside, {})
-        if start and any(map(self._is_coupled, parts)):
+        if start and any(map(self.is_coupled, parts)):
             other = self._climb(path, outer, parts, inside, start)
             value, solutions = _better((value, solutions), other)
         return value, solutions
+
+    def is_coupled(self, part: Part) -> bool:
+        """Tell whether two axes of a part lie beside each other."""
+        return any(
+            not self._is_below(part, one, other) and not self._is_below(part, other, one)
+            for one, other in itertools.combinations(part.axes, 2)
+        )
 
     def _climb(
         self,
@@ -112,7 +120,7 @@ class Pairs:
     ) -> tuple[torch.Tensor, Solutions]:
         solutions = dict(start)
         best = (self._value(path, outer, parts, solutions), solutions) if start else None
-        for _ in range(_ROUNDS if any(map(self._is_coupled, parts)) else 1):
+        for _ in range(_ROUNDS if any(map(self.is_coupled, parts)) else 1):
             pending = list(inside)
             while pending:
                 # A group that only tensors of unsolved others permute has to wait for them.
@@ -149,13 +157,6 @@ class Pairs:
         """Tell whether an axis is solved inside the pairs of another's units."""
         group = part.axes[other]
         return group in self._homes[part.axes[axis]] and part.parents[axis][group] == other
-
-    def _is_coupled(self, part: Part) -> bool:
-        """Tell whether two axes of a part lie beside each other."""
-        return any(
-            not self._is_below(part, one, other) and not self._is_below(part, other, one)
-            for one, other in itertools.combinations(part.axes, 2)
-        )
 
     def _paired(
         self, part: Part, axes: Mapping[Hashable, str], path: Sequence[str], solutions: Solutions

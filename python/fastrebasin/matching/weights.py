@@ -11,13 +11,15 @@ by gathering, and an assignment is replaced only by one that is better than roun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Literal
 
 import torch
 
 from fastrebasin import nesting
 from fastrebasin.assignment import Assignment, solve_assignment
 from fastrebasin.checkpoints import check_same_shapes
-from fastrebasin.matching.costs import Blocks
+from fastrebasin.matching.costs import Blocks, Term
 from fastrebasin.matching.families import Family
 from fastrebasin.matching.result import Matching
 from fastrebasin.permutation import (
@@ -38,7 +40,7 @@ def weight_matching(
     params_a: Mapping[str, torch.Tensor],
     params_b: Mapping[str, torch.Tensor],
     *,
-    init: Mapping[str, object] | None = None,
+    init: Mapping[str, object] | Literal["identity", "anchored"] = "identity",
     seed: int = 0,
     max_sweeps: int = _MAX_SWEEPS,
 ) -> Matching:
@@ -72,9 +74,8 @@ def weight_matching(
     Source: Ainsworth et al., ICLR 2023, algorithm 1; Yamada et al., ACML 2024, section 3.
     """
     matcher = WeightMatcher(spec, params_a, params_b)
-    start = identity_permutation(matcher.sizes) if init is None else init
     permutation, sweeps = matcher.match(
-        check_permutation(start, matcher.sizes, matcher.spec.within),
+        _start(matcher, init),
         torch.Generator().manual_seed(seed),
         max_sweeps,
     )
@@ -110,6 +111,18 @@ class WeightMatcher:
         """Replace A by parameters of the same names and shapes."""
         self._a = {name: _wide(params_a[name]) for name in self._names}
         self._blocks.set_target(self._a)
+
+    def anchored(self) -> Permutation:
+        """Return a start: each group by what is known, those of whose units most is known first."""
+        permutation, known = identity_permutation(self.sizes), set[str]()
+        pending = list(self._units)
+        while pending:
+            evidence = [unit.evidence(known) for unit in pending]
+            unit = pending.pop(evidence.index(max(evidence)))
+            if max(evidence) > 0:
+                permutation |= unit.anchor(permutation, known)
+            known |= set(unit.groups)
+        return permutation
 
     def match(
         self, start: Permutation, generator: torch.Generator, max_sweeps: int
@@ -155,6 +168,24 @@ class _Flat:
         """Return the groups on the other axes of the group's blocks."""
         return {other for term in self._moving for other in self._blocks.others(term)}
 
+    def evidence(self, known: AbstractSet[str]) -> float:
+        """Return how many numbers for each unit lie in blocks that only `known` groups move."""
+        found = sum(self._blocks.b[term.block].numel() for term in self._seen(known))
+        return found / self._blocks.sizes[self._group]
+
+    def anchor(self, permutation: Permutation, known: AbstractSet[str]) -> Permutation:
+        """Return the best permutation by the blocks that only `known` groups move besides."""
+        cost = self._blocks.cost(self._seen(known), permutation)
+        return {self._group: solve_assignment(cost, maximize=True).col_ind.cpu()}
+
+    def _seen(self, known: AbstractSet[str]) -> list[Term]:
+        terms = [*self._alone, *self._moving]
+        return [
+            term
+            for term in terms
+            if self._blocks.others(term) <= known and self._blocks.varies(term.block)
+        ]
+
     def improve(self, permutation: Permutation) -> Permutation | None:
         """Return a better permutation of the group with all others held, or None."""
         if self._fixed is None or self._fixed[0] != self._blocks.target:
@@ -192,6 +223,16 @@ def _stale_with(units: Sequence[_Flat | Family]) -> list[set[int]]:
         }
         for unit in units
     ]
+
+
+def _start(matcher: WeightMatcher, init: Mapping[str, object] | str | None) -> Permutation:
+    if init is None or init == "identity":
+        return identity_permutation(matcher.sizes)
+    if init == "anchored":
+        return matcher.anchored()
+    if not isinstance(init, Mapping):
+        raise ValueError(f"init must be identity, anchored or a permutation, got {init!r}")
+    return check_permutation(init, matcher.sizes, matcher.spec.within)
 
 
 def _check_finite(models: Mapping[str, Mapping[str, torch.Tensor]], names: list[str]) -> None:

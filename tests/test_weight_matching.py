@@ -181,11 +181,14 @@ def test_misfits_are_named() -> None:
         weight_matching(spec, a, a, init={"P0": [0], "P1": range(9), "P2": range(8)})
 
 
-def test_a_group_on_both_axes_is_refused() -> None:
-    spec = PermutationSpec.from_axes({"recurrent": ("P", "P")})
-    params = {"recurrent": torch.randn(4, 4)}
-    with pytest.raises(ValueError, match="permutes two axes of recurrent"):
-        weight_matching(spec, params, params)
+def test_a_group_on_both_axes_has_a_quadratic_cost() -> None:
+    spec = PermutationSpec.from_axes({"recurrent": ("P", "P"), "input": ("P", None)})
+    a = {"recurrent": torch.randn(6, 6), "input": torch.randn(6, 1)}
+    b = {"recurrent": torch.randn(6, 6), "input": torch.randn(6, 1)}
+    found = weight_matching(spec, a, b)
+    moved = apply_permutation(spec, found.permutation, b)
+    assert found.objective == pytest.approx(inner_product(a, moved), rel=1e-6)
+    assert found.objective > inner_product(a, b)
 
 
 def test_weights_that_are_not_finite_are_named() -> None:

@@ -13,7 +13,10 @@ from typing import TypeAlias
 
 import torch
 
-__all__ = ["Within", "by_depth", "combine", "extents", "gather", "parents_of", "parents_pairing"]
+__all__ = [
+    "Within", "axis_of", "by_depth", "combine", "extents", "gather", "parents_of",
+    "parents_pairing",
+]  # fmt: skip
 
 Within: TypeAlias = Mapping[str, tuple[str, ...]]
 """The groups that a group lies within, outermost first; groups that aren't named lie in none."""
@@ -93,7 +96,7 @@ def gather(
     for axis, group in sorted(moving, key=lambda pair: len(parents_of(pair[1], within))):
         own = block.shape[axis]
         indices = flat[group].to(block.device)
-        parents = [_axis_of(parent, groups, axis) for parent in parents_of(group, within)]
+        parents = [axis_of(parent, groups, axis) for parent in parents_of(group, within)]
         if not parents:
             block = block.index_select(axis, indices)
             continue
@@ -106,7 +109,7 @@ def gather(
     return block
 
 
-def _axis_of(parent: str, groups: Sequence[str | None], child: int) -> int:
+def axis_of(parent: str, groups: Sequence[str | None], child: int) -> int:
     """Return the axis of a parent: the nearest before its child, or else the first behind it."""
     found = [axis for axis, group in enumerate(groups) if group == parent]
     if not found:

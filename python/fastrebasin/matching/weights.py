@@ -10,13 +10,17 @@ by gathering, and an assignment is replaced only by one that is better than roun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Literal
 
 import torch
 
+from fastrebasin import nesting
 from fastrebasin.assignment import Assignment, solve_assignment
 from fastrebasin.checkpoints import check_same_shapes
+from fastrebasin.matching.costs import Blocks, Term
+from fastrebasin.matching.families import Family
 from fastrebasin.matching.result import Matching
 from fastrebasin.permutation import (
     Permutation,
@@ -36,7 +40,7 @@ def weight_matching(
     params_a: Mapping[str, torch.Tensor],
     params_b: Mapping[str, torch.Tensor],
     *,
-    init: Mapping[str, object] | None = None,
+    init: Mapping[str, object] | Literal["identity", "anchored"] = "identity",
     seed: int = 0,
     max_sweeps: int = _MAX_SWEEPS,
 ) -> Matching:
@@ -70,22 +74,12 @@ def weight_matching(
     Source: Ainsworth et al., ICLR 2023, algorithm 1; Yamada et al., ACML 2024, section 3.
     """
     matcher = WeightMatcher(spec, params_a, params_b)
-    start = identity_permutation(matcher.sizes) if init is None else init
     permutation, sweeps = matcher.match(
-        check_permutation(start, matcher.sizes),
+        _start(matcher, init),
         torch.Generator().manual_seed(seed),
         max_sweeps,
     )
     return Matching(permutation, matcher.objective(permutation), sweeps)
-
-
-@dataclass(frozen=True)
-class _Term:
-    """One axis of one tensor that a group permutes: a summand of the group's assignment cost."""
-
-    tensor: str
-    axis: int
-    others: tuple[tuple[int, str], ...]  # the tensor's other permuted axes and their groups
 
 
 class WeightMatcher:
@@ -97,8 +91,8 @@ class WeightMatcher:
         params_a: Mapping[str, torch.Tensor],
         params_b: Mapping[str, torch.Tensor],
     ) -> None:
-        spec = spec.bind(params_a)
-        self.spec, self.sizes = spec, spec.sizes
+        self.spec = spec = spec.bind(params_a)
+        self.sizes = spec.sizes
         check_same_shapes(params_a, params_b)
         self._names = [
             name
@@ -106,45 +100,47 @@ class WeightMatcher:
             if tensor.is_floating_point() and not is_running_statistic(name)
         ]
         _check_finite({"A": params_a, "B": params_b}, self._names)
-        self._axes = {
-            name: spec.axes.get(name, (None,) * params_a[name].ndim) for name in self._names
-        }
-        self._terms = {group: self._terms_of(group, axes) for group, axes in spec.groups.items()}
-        self._neighbours = {
-            group: {other for term in terms for _, other in term.others}
-            for group, terms in self._terms.items()
-        }
-        self._former: dict[str, Assignment] = {}  # the last solution of each group's problem
+        self._a = {name: _wide(params_a[name]) for name in self._names}
         self._b = {name: _wide(params_b[name]) for name in self._names}
-        self.set_target(params_a)
+        self._blocks = Blocks(spec, self._names, self._a, self._b)
+        roots = [group for group in spec.groups if not nesting.parents_of(group, spec.within)]
+        self._units = [_unit(root, self._blocks) for root in roots]
+        self._stale_with = _stale_with(self._units)
 
     def set_target(self, params_a: Mapping[str, torch.Tensor]) -> None:
         """Replace A by parameters of the same names and shapes."""
         self._a = {name: _wide(params_a[name]) for name in self._names}
-        self._fixed_cost = {
-            group: self._cost([term for term in terms if not term.others], {})
-            for group, terms in self._terms.items()
-        }
+        self._blocks.set_target(self._a)
+
+    def anchored(self) -> Permutation:
+        """Return a start: each group by what is known, those of whose units most is known first."""
+        permutation, known = identity_permutation(self.sizes), set[str]()
+        pending = list(self._units)
+        while pending:
+            evidence = [unit.evidence(known) for unit in pending]
+            unit = pending.pop(evidence.index(max(evidence)))
+            if max(evidence) > 0:
+                permutation |= unit.anchor(permutation, known)
+            known |= set(unit.groups)
+        return permutation
 
     def match(
         self, start: Permutation, generator: torch.Generator, max_sweeps: int
     ) -> tuple[Permutation, int]:
         """Sweep over the groups in random order until none moves; return how often."""
         permutation = dict(start)
-        groups = list(self._terms)
-        stale = set(groups)  # groups whose cost may have changed since they were last solved
+        stale = set(range(len(self._units)))  # whose cost may have changed since their last solve
         sweeps = 0
         while stale and sweeps < max_sweeps:
             sweeps += 1
-            for index in torch.randperm(len(groups), generator=generator).tolist():
-                group = groups[index]
-                if group not in stale:
+            for index in torch.randperm(len(self._units), generator=generator).tolist():
+                if index not in stale:
                     continue
-                stale.discard(group)
-                better = self._improve(group, permutation)
+                stale.discard(index)
+                better = self._units[index].improve(permutation)
                 if better is not None:
-                    permutation[group] = better
-                    stale |= self._neighbours[group]
+                    permutation |= better
+                    stale |= self._stale_with[index]
         return permutation, sweeps
 
     def objective(self, permutation: Permutation) -> float:
@@ -155,54 +151,88 @@ class WeightMatcher:
             total += torch.sum(self._a[name] * moved, dtype=torch.float64).item()
         return total
 
-    def _terms_of(self, group: str, axes: tuple[tuple[str, int], ...]) -> list[_Term]:
-        terms = []
-        for name, axis in axes:
-            if name not in self._names:
-                continue
-            others = tuple(
-                (other_axis, other)
-                for other_axis, other in enumerate(self._axes[name])
-                if other is not None and other_axis != axis
-            )
-            if any(other == group for _, other in others):
-                raise ValueError(
-                    f"group {group!r} permutes two axes of {name}, which weight matching "
-                    "doesn't support: its cost would not be linear"
-                )
-            terms.append(_Term(name, axis, others))
-        return terms
 
-    def _cost(self, terms: list[_Term], permutation: Permutation) -> torch.Tensor | None:
-        """Sum U V^T over `terms`: entry (i, j) is how well unit i of A fits unit j of B."""
-        cost: torch.Tensor | None = None
-        for term in terms:
-            b = self._b[term.tensor]
-            for axis, other in term.others:
-                b = b.index_select(axis, permutation[other].to(b.device))
-            u = self._a[term.tensor].movedim(term.axis, 0).flatten(1 if b.ndim > 1 else 0)
-            v = b.movedim(term.axis, 0).flatten(1 if b.ndim > 1 else 0)
-            product = torch.outer(u, v) if b.ndim == 1 else u @ v.T
-            cost = product if cost is None else cost.add_(product)
-        return cost
+class _Flat:
+    """A group that lies in no other, has none inside, and is on no block twice."""
 
-    def _improve(self, group: str, permutation: Permutation) -> torch.Tensor | None:
-        """Return a better permutation of `group` with all others held, or None."""
-        moving = self._cost([term for term in self._terms[group] if term.others], permutation)
-        parts = [part for part in (self._fixed_cost[group], moving) if part is not None]
+    def __init__(self, group: str, blocks: Blocks) -> None:
+        self.groups = [group]
+        self._group, self._blocks = group, blocks
+        terms = blocks.terms_of(group)
+        self._moving = [term for term in terms if blocks.others(term)]
+        self._alone = [term for term in terms if not blocks.others(term)]
+        self._fixed: tuple[int, torch.Tensor | None] | None = None  # of which target, what cost
+        self._former: Assignment | None = None  # the last solution
+
+    def neighbours(self) -> set[str]:
+        """Return the groups on the other axes of the group's blocks."""
+        return {other for term in self._moving for other in self._blocks.others(term)}
+
+    def evidence(self, known: AbstractSet[str]) -> float:
+        """Return how many numbers for each unit lie in blocks that only `known` groups move."""
+        found = sum(self._blocks.b[term.block].numel() for term in self._seen(known))
+        return found / self._blocks.sizes[self._group]
+
+    def anchor(self, permutation: Permutation, known: AbstractSet[str]) -> Permutation:
+        """Return the best permutation by the blocks that only `known` groups move besides."""
+        cost = self._blocks.cost(self._seen(known), permutation)
+        return {self._group: solve_assignment(cost, maximize=True).col_ind.cpu()}
+
+    def _seen(self, known: AbstractSet[str]) -> list[Term]:
+        terms = [*self._alone, *self._moving]
+        return [
+            term
+            for term in terms
+            if self._blocks.others(term) <= known and self._blocks.varies(term.block)
+        ]
+
+    def improve(self, permutation: Permutation) -> Permutation | None:
+        """Return a better permutation of the group with all others held, or None."""
+        if self._fixed is None or self._fixed[0] != self._blocks.target:
+            self._fixed = (self._blocks.target, self._blocks.cost(self._alone, {}))
+        moving = self._blocks.cost(self._moving, permutation)
+        parts = [part for part in (self._fixed[1], moving) if part is not None]
         if not parts:
             return None  # only statistics carry this group: nothing to match
         cost = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        found = solve_assignment(cost, maximize=True, warm_start=self._former.get(group))
-        self._former[group] = found
-        best = found.col_ind
+        self._former = solve_assignment(cost, maximize=True, warm_start=self._former)
+        best = self._former.col_ind
         rows = torch.arange(len(best), device=cost.device)
-        old = cost[rows, permutation[group].to(cost.device)].double()
+        old = cost[rows, permutation[self._group].to(cost.device)].double()
         new = cost[rows, best].double()
         # Sums of products are off by about an ulp of their size: less is no gain, and keeping the
         # old assignment then makes the descent end.
         rounding = torch.finfo(cost.dtype).eps * new.abs().sum().item()
-        return best.cpu() if (new.sum() - old.sum()).item() > rounding else None
+        return {self._group: best.cpu()} if (new.sum() - old.sum()).item() > rounding else None
+
+
+def _unit(root: str, blocks: Blocks) -> _Flat | Family:
+    """Return what matches a root with all that is inside it."""
+    family = Family(root, blocks)
+    twice = any(groups.count(root) > 1 for groups in blocks.groups)
+    return family if twice or len(family.groups) > 1 else _Flat(root, blocks)
+
+
+def _stale_with(units: Sequence[_Flat | Family]) -> list[set[int]]:
+    """Return for each unit the others whose costs change when it moves."""
+    return [
+        {
+            k
+            for k, other in enumerate(units)
+            if other is not unit and unit.neighbours() & set(other.groups)
+        }
+        for unit in units
+    ]
+
+
+def _start(matcher: WeightMatcher, init: Mapping[str, object] | str | None) -> Permutation:
+    if init is None or init == "identity":
+        return identity_permutation(matcher.sizes)
+    if init == "anchored":
+        return matcher.anchored()
+    if not isinstance(init, Mapping):
+        raise ValueError(f"init must be identity, anchored or a permutation, got {init!r}")
+    return check_permutation(init, matcher.sizes, matcher.spec.within)
 
 
 def _check_finite(models: Mapping[str, Mapping[str, torch.Tensor]], names: list[str]) -> None:

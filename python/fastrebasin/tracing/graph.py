@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -53,7 +54,8 @@ def capture(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, obj
 
 
 def _exported(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
-    program = torch.export.export(model, args, dict(kwargs), strict=False).run_decompositions()
+    program = torch.export.export(model, args, dict(kwargs), strict=False)
+    program = program.run_decompositions(_decompositions())
     signature = program.graph_signature
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     return Graph(_simplified(program.graph), tensors)
@@ -72,11 +74,22 @@ def _traced(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, obj
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         fakes = [mode.from_tensor(tensor.detach()) for tensor in state]
         fake_inputs = [mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in inputs]
-        table = torch.export.default_decompositions()
-        graph = make_fx(forward, decomposition_table=table)(fakes, fake_inputs).graph
+        graph = make_fx(forward, decomposition_table=_decompositions())(fakes, fake_inputs).graph
     nodes = _simplified(graph)
     placeholders = [node.name for node in nodes if node.op == "placeholder"]
     return Graph(nodes, dict(zip(placeholders, names, strict=False)))
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Return how operators are made of core ATen ones, except for layers that have rules."""
+    aten = torch.ops.aten
+    table = dict(torch.export.default_decompositions())
+    for kept in (
+        aten.linear.default, aten.scaled_dot_product_attention.default, aten.lstm.input,
+        aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input,
+    ):  # fmt: skip
+        table.pop(kept, None)
+    return table
 
 
 def _simplified(graph: fx.Graph) -> list[fx.Node]:

@@ -77,19 +77,3 @@ def _join_others(value: Value, index: Value, place: int) -> None:
     for d, (one, other) in enumerate(zip(value.axes, index.axes, strict=True)):
         if d != place:
             join(one, other)  # an index that is shorter fixes both
-
-
-def attention(op: Operation) -> list[Value]:
-    """Fused attention: queries and keys share their units, keys and values their places."""
-    query, key, value = op.value("query"), op.value("key"), op.value("value")
-    batch = broadcast([Value(v.axes[:-2]) for v in (query, key, value)], op.shape[:-2])
-    join(query.axes[-1], key.axes[-1])
-    join(key.axes[-2], value.axes[-2])
-    mask = op.optional("attn_mask")
-    scores = [*batch, query.axes[-2], key.axes[-2]]
-    if mask is not None:
-        broadcast([Value.of(scores), mask], [axis.size for axis in scores])
-    if op.arguments.get("is_causal"):
-        for axis in scores[-2:]:
-            pin(axis)
-    return [Value.of([*batch, query.axes[-2], value.axes[-1]]), Value(())]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.node import map_arg
 
-from fastrebasin.tracing import arithmetic, movement
+from fastrebasin.tracing import arithmetic
 from fastrebasin.tracing.axes import free, pin
 from fastrebasin.tracing.graph import Graph
 from fastrebasin.tracing.rules import KEEP_CONSTANTS, READ_LABELS, RULES, Rule
@@ -42,7 +42,6 @@ class _Interpreter:
     def __init__(self, graph: Graph, movable: Callable[[str], bool]) -> None:
         self.found = Interpretation()
         self._results: dict[fx.Node, Any] = {}
-        self._constant: set[fx.Node] = set()  # nodes whose entries are all equal
         for node in graph.nodes:
             if node.op in {"placeholder", "get_attr"}:
                 name = graph.tensors.get(node.name)
@@ -64,17 +63,15 @@ class _Interpreter:
         return value
 
     def _argument(self, node: fx.Node) -> Any:
-        """Return a result; one whose entries are all equal is a new one for each use."""
+        """Return a result; a constant is a new one for each use, so that it ties nothing."""
         result = self._results[node]
-        if node in self._constant and isinstance(result, Value):
-            return Value.of([free(axis.size) for axis in result.axes])
+        if isinstance(result, Value) and result.constant:
+            return replace(result, axes=tuple(free(axis.size) for axis in result.axes))
         return result
 
     def _call(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:
             sequence, index = node.args
-            if sequence in self._constant:
-                self._constant.add(node)
             return self._results[sequence][index]  # type: ignore[index]
         op = Operation(_name(node), _arguments(node, self._argument), tuple(_shapes(node)))
         if not op.shapes:
@@ -82,17 +79,14 @@ class _Interpreter:
         rule = _rule(node, op)
         if rule is None or any(-1 in shape for shape in op.shapes):
             return self._give_up(node, op)
-        if rule is movement.create or (
-            rule in KEEP_CONSTANTS
-            and all(n in self._constant for n in node.all_input_nodes)
-            and node.all_input_nodes
-        ):
-            self._constant.add(node)
+        arguments = list(op.values())
         if rule not in READ_LABELS:
-            for value in op.values():
+            for value in arguments:
                 if value.labels is not None:
                     pin(value.labels)
         result = rule(op)
+        if rule in KEEP_CONSTANTS and arguments and all(v.constant for v in arguments):
+            result = _constant(result)
         self.found.values += op.hidden
         return result
 
@@ -145,6 +139,12 @@ def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
 def _ints(shape: torch.Size) -> tuple[int, ...]:
     """Return a shape as integers, -1 for a size that depends on data."""
     return tuple(size if isinstance(size, int) else -1 for size in shape)
+
+
+def _constant(result: Value | list[Value]) -> Value | list[Value]:
+    if isinstance(result, Value):
+        return replace(result, constant=True)
+    return [replace(value, constant=True) for value in result]
 
 
 def _listed(result: object) -> list[Value]:

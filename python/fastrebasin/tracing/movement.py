@@ -160,7 +160,7 @@ def repeat(op: Operation) -> Value:
 
 def create(op: Operation) -> Value:
     """`full`, `zeros`: all entries are equal, so they may change places."""
-    return Value.of([free(size) for size in op.shape])
+    return Value(tuple(free(size) for size in op.shape), constant=True)
 
 
 def number(op: Operation) -> Value:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from fastrebasin.tracing import arithmetic as compute
-from fastrebasin.tracing import indexing, movement
+from fastrebasin.tracing import indexing, layers, movement
 from fastrebasin.tracing.values import Operation, Value, fixed_value
 
 Rule = Callable[[Operation], Value | list[Value]]
@@ -94,7 +94,14 @@ RULES: dict[str, Rule] = {
     "aten.addmm": compute.matrix_product_and_sum,
     "aten.baddbmm": compute.matrix_product_and_sum,
     "aten.convolution": compute.convolution,
-    "aten._scaled_dot_product_flash_attention_for_cpu": indexing.attention,
+    # Whole layers.
+    "aten.linear": layers.linear,
+    "aten.scaled_dot_product_attention": lambda op: layers.attention(op)[0],
+    "aten._scaled_dot_product_flash_attention_for_cpu": layers.attention,
+    "aten.lstm": layers.lstm,
+    "aten.gru": layers.gru,
+    "aten.rnn_tanh": layers.rnn,
+    "aten.rnn_relu": layers.rnn,
     # Normalisation.
     "aten._native_batch_norm_legit_no_training": compute.batch_norm,
     "aten.native_layer_norm": compute.layer_norm,

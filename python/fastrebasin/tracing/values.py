@@ -15,10 +15,12 @@ class Value:
     Attributes:
         axes: what is known of each of its axes.
         labels: the axis whose entries its integers number (expert 3, token 17), if they do.
+        constant: whether all its entries are the same number.
     """
 
     axes: tuple[Axis, ...]
     labels: Axis | None = None
+    constant: bool = False
 
     @classmethod
     def of(cls, axes: Sequence[Axis], labels: Axis | None = None) -> Value:

@@ -55,15 +55,6 @@ def test_every_hidden_axis_is_permuted(case: Case) -> None:
         assert all(axis > 1 or tensor.shape[axis] in (inputs, outputs) for axis in fixed), name
 
 
-def test_known_architectures_get_their_table(case: Case) -> None:
-    factory, table, _, _ = case
-    model = factory()
-    found = architectures.known(model)
-    assert set(found.axes) == set(table.axes)
-    renamed = {group: set(axes) for group, axes in found.groups.items()}
-    assert sorted(map(sorted, renamed.values())) == sorted(map(sorted, table.groups.values()))
-
-
 BREAKS = {
     "a forgotten bias": lambda axes: axes | {"layer1.bias": (None,)},
     "a forgotten input": lambda axes: axes | {"layer2.weight": ("P2", None)},
@@ -193,26 +184,3 @@ def test_describe_lists_groups_and_axes() -> None:
     text = architectures.mlp(1).bind(MLP(3, (4,), 2).state_dict()).describe()
     assert "P0" in text
     assert "    4  layer0.weight[0], layer0.bias[0], layer1.weight[1]" in text
-
-
-def test_users_own_chain_is_known_whatever_its_names() -> None:
-    model = nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8, affine=False), nn.GELU(), nn.Linear(8, 3),
-    )  # fmt: skip
-    spec = architectures.known(model)
-    assert sorted(spec.sizes.values()) == [6, 8]
-    assert spec.verify(model, torch.randn(4, 1, 8, 8)) < 1e-10
-
-
-@pytest.mark.parametrize(
-    ("model", "reason"),
-    [
-        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)), "1 is a LayerNorm"),
-        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)), "reads 16 units"),
-        (nn.LSTM(3, 4), "the model is a LSTM"),
-    ],
-)
-def test_unknown_architectures_say_why(model: nn.Module, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        architectures.known(model)

@@ -18,6 +18,7 @@ from fastrebasin.permutation import (
 )
 from fastrebasin.reduction import random_coreset
 from fastrebasin.spec import PermutationSpec
+from fastrebasin.tracing import TracingWarning, trace
 
 __version__ = _version("fastrebasin")
 
@@ -31,6 +32,7 @@ __all__ = [
     "Permutation",
     "PermutationSpec",
     "Score",
+    "TracingWarning",
     "apply_permutation",
     "compose",
     "evaluate",
@@ -46,5 +48,6 @@ __all__ = [
     "solve_assignment",
     "solve_nested_assignment",
     "straight_through_matching",
+    "trace",
     "weight_matching",
 ]

@@ -1,30 +1,18 @@
-"""Permutation specs of known architectures, by the names of their tensors.
+"""Permutation specs of the paper's architectures, written by hand.
 
-The tables are those of Yamada et al., ACML 2024, appendix B, for this package's own models.
-`known` recognises them, and plain chains of layers under any names, in a user's model. What it
-returns is a proposal: `PermutationSpec.verify` proves it.
+The tables are those of Yamada et al., ACML 2024, appendix B, for the models of
+`fastrebasin.experiments.models`. Any other model's spec comes from `fastrebasin.trace`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-
-from torch import nn
 
 from fastrebasin.spec import PermutationSpec
 
-__all__ = ["chain", "known", "mlp", "resnet", "vgg"]
+__all__ = ["mlp", "resnet", "vgg"]
 
 _AxisTable = dict[str, tuple[str | None, ...]]
-
-# Modules that treat every unit alike, so that units may change places on either side.
-_UNITWISE = (
-    nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU,
-    nn.ELU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d,
-    nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
-    nn.Flatten, nn.Softmax, nn.LogSoftmax,
-)  # fmt: skip
 
 
 def mlp(hidden_layers: int = 3) -> PermutationSpec:
@@ -83,78 +71,6 @@ def resnet(blocks: Sequence[int] = (3, 3, 3)) -> PermutationSpec:
                 axes |= _batch_norm(f"{name}.shortcut.1", stream)
     axes |= {"linear.weight": (None, stream), "linear.bias": (None,)}
     return PermutationSpec.from_axes(axes)
-
-
-def chain(model: nn.Module) -> PermutationSpec:
-    """Propose a spec for a plain chain of layers, registered in the order in which they run.
-
-    Linear and convolution layers with batch normalisation, pooling, dropout and elementwise
-    activations between them.
-
-    Raises:
-        ValueError: the model has other modules, or widths that don't chain.
-    """
-    axes: _AxisTable = {}
-    problems: list[str] = []
-    group: str | None = None
-    width = 0
-    layers = [(n, m) for n, m in model.named_modules() if not any(True for _ in m.children())]
-    weighted = [n for n, m in layers if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
-    for name, module in layers:
-        if name in weighted and not getattr(module, "transposed", False):
-            weight = module.get_parameter("weight")
-            if group is not None and weight.shape[1] != width:
-                problems.append(
-                    f"{name} reads {weight.shape[1]} units, the layer before has {width}"
-                )
-            before, group = group, f"P{weighted.index(name)}" if name != weighted[-1] else None
-            width = weight.shape[0]
-            fixed = (None,) * (weight.ndim - 2)
-            axes[f"{name}.weight"] = (group, before, *fixed)
-            if module.bias is not None:
-                axes[f"{name}.bias"] = (group,)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            present = module.state_dict()  # affine parameters and statistics are optional
-            axes |= {
-                key: groups
-                for key, groups in _batch_norm(name, group).items()
-                if key.rpartition(".")[2] in present
-            }
-        elif not isinstance(module, _UNITWISE):
-            problems.append(f"{name or 'the model'} is a {type(module).__name__}")
-    if problems:
-        raise ValueError("not a plain chain of layers: " + "; ".join(problems))
-    return PermutationSpec.from_axes(axes)
-
-
-def known(model: nn.Module) -> PermutationSpec:
-    """Propose the spec of a model of a known architecture, bound to its sizes.
-
-    Known are chains of layers under any names (MLP, VGG) and the residual network of
-    `fastrebasin.experiments.models`. Prove the proposal with `PermutationSpec.verify`.
-
-    Raises:
-        ValueError: the architecture isn't known; says what is and what to do.
-
-    Example:
-        >>> known(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))).sizes["P0"]
-        8
-    """
-    params = model.state_dict()
-    blocks = re.findall(r"^layer(\d+)\.\d+\.conv1\.weight$", "\n".join(params), re.MULTILINE)
-    if blocks:
-        spec = resnet([blocks.count(stage) for stage in sorted(set(blocks), key=int)])
-        counters = {name for name in params if name.endswith("num_batches_tracked")}
-        if set(spec.axes) == set(params) - counters:
-            return spec.bind(params)
-    try:
-        return chain(model).bind(params)
-    except ValueError as error:
-        raise ValueError(
-            f"no spec is known for {type(model).__name__}: it is not the ResNet of "
-            f"fastrebasin.experiments.models, and {error}. "
-            "Write its spec with PermutationSpec.from_axes"
-        ) from None
 
 
 def _convolution(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import operator
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +21,7 @@ from torch import nn
 
 import fastrebasin
 from fastrebasin import _native
-from fastrebasin.checkpoints import check_fit, load_checkpoint, save_checkpoint
+from fastrebasin.checkpoints import atomic_output, check_fit, load_checkpoint, save_checkpoint
 from fastrebasin.data import Data, load_examples
 from fastrebasin.evaluation import Evaluation, evaluate
 from fastrebasin.experiments.demo import run_demo
@@ -27,6 +29,7 @@ from fastrebasin.experiments.pairs import pair_names
 from fastrebasin.experiments.report import accuracy_table
 from fastrebasin.merging import interpolate, merge
 from fastrebasin.spec import PermutationSpec
+from fastrebasin.tracing import TracingWarning, trace
 
 __all__ = ["app"]
 
@@ -41,6 +44,14 @@ console = Console(highlight=False)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bars.")]
 Seed = Annotated[int, typer.Option(help="Everything random derives from it.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Shape of an input, as 1,3,32,32, or input_ids=1,16:int64 for a keyword argument of "
+        "integers; once for each input.",
+    ),
+]
 
 
 @app.command()
@@ -97,11 +108,9 @@ def merge_command(
         Path | None, typer.Option(help="A's examples: .safetensors or .npz, images and labels.")
     ] = None,
     data_b: Annotated[Path | None, typer.Option(help="B's examples.")] = None,
-    input_shape: Annotated[
-        str | None, typer.Option("--input", help="Shape of an input, as 1,3,32,32.")
-    ] = None,
+    inputs: Inputs = None,
     spec: Annotated[
-        Path | None, typer.Option(help="Permutation spec in JSON; known ones need none.")
+        Path | None, typer.Option(help="Permutation spec in JSON; traced by default.")
     ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -117,7 +126,7 @@ def merge_command(
             align=align,
             normalize=normalize,
             spec=None if spec is None else PermutationSpec.from_json(spec.read_text()),
-            example_inputs=None if input_shape is None else _random_input(input_shape, seed),
+            example_inputs=_random_inputs(inputs, seed) if inputs else None,
             seed=seed,
             progress=not quiet,
         )
@@ -131,6 +140,44 @@ def merge_command(
     for key, value in result.report.items():
         console.print(f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}")
     console.print(f"wrote {output}")
+
+
+@app.command("spec")
+def spec_command(
+    model: Annotated[str, typer.Option(help="package.module:factory, which makes the module.")],
+    inputs: Inputs = None,
+    outputs: Annotated[
+        str | None, typer.Option(help="Attribute of the model's output that counts, as logits.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write the spec to, as JSON.")
+    ] = None,
+    dot: Annotated[
+        Path | None, typer.Option(help="File to write a drawing to, for Graphviz.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Trace which units of a model may change places, prove it, and print it."""
+    with _errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", TracingWarning)  # the table says the same
+        if not inputs:
+            raise ValueError("--input is needed: the shape of something that the model takes")
+        module = _make_model(model)
+        example = _random_inputs(inputs, seed)
+        kept = None if outputs is None else operator.attrgetter(outputs)
+        traced = trace(module, example, outputs=kept, verify=False)
+        deviation = traced.verify(module, example, outputs=kept, seed=seed)
+        for path, text in ((output, traced.to_json), (dot, traced.to_dot)):
+            if path is not None:
+                _write_text(path, text() + "\n")
+    typer.echo(traced.describe())
+    typer.echo(
+        f"{100 * traced.share(module.state_dict()):.2f} % of the parameters are in tensors that "
+        f"move. Outputs after random permutations differ by {deviation:.1e}."
+    )
+    for path in (output, dot):
+        if path is not None:
+            typer.echo(f"wrote {path}")
 
 
 @app.command()
@@ -158,13 +205,18 @@ def _errors() -> Iterator[None]:
 
 def _load_model(target: str, checkpoint: Path) -> nn.Module:
     """Make the module that `target` names and load the checkpoint into it."""
-    model = _factory(target)()
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"--model {target} must return a torch module, got {type(model).__name__}")
+    model = _make_model(target)
     params = load_checkpoint(checkpoint)
     check_fit(params, model, str(checkpoint))
     model.load_state_dict(params)
     return model.eval()
+
+
+def _make_model(target: str) -> nn.Module:
+    model = _factory(target)()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"--model {target} must return a torch module, got {type(model).__name__}")
+    return model
 
 
 def _factory(target: str) -> Callable[[], object]:
@@ -190,14 +242,39 @@ def _data(data_a: Path | None, data_b: Path | None) -> Data | None:
     return load_examples(data_a), load_examples(data_b)
 
 
-def _random_input(text: str, seed: int) -> torch.Tensor:
+def _write_text(path: Path, text: str) -> None:
+    with atomic_output(path) as temporary:
+        temporary.write_text(text)
+
+
+def _random_inputs(
+    texts: list[str], seed: int
+) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+    """Make inputs of the shapes given, as positional or as keyword arguments."""
+    generator = torch.Generator().manual_seed(seed)
+    named = [text.rpartition("=")[::2] for text in texts]
+    tensors = [_random_input(text, generator) for _, text in named]
+    names = [name for name, _ in named]
+    if not any(names):
+        return tuple(tensors)
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"--input must name all inputs, each once, or none, got {texts}")
+    return dict(zip(names, tensors, strict=True))
+
+
+def _random_input(text: str, generator: torch.Generator) -> torch.Tensor:
+    shape_text, _, kind = text.partition(":")
     try:
-        shape = [int(part) for part in text.split(",")]
+        shape = [int(part) for part in shape_text.split(",")]
     except ValueError:
         raise ValueError(f"--input must be a shape such as 1,3,32,32, got {text!r}") from None
     if any(size < 1 for size in shape):
         raise ValueError(f"--input must have positive sizes, got {text!r}")
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    if kind == "int64":
+        return torch.randint(10, shape, generator=generator)
+    if kind not in {"", "float32"}:
+        raise ValueError(f"--input must be of float32 or int64, got {text!r}")
+    return torch.rand(shape, generator=generator)
 
 
 def _print_scores(scores: dict[str, Evaluation]) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
-from fastrebasin import architectures
+from fastrebasin._calls import ExampleInputs
 from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import Data, sources
 from fastrebasin.matching import Matching, straight_through_matching, weight_matching
 from fastrebasin.normalization import has_batch_norm, reset_batch_norm
 from fastrebasin.permutation import Permutation, apply_permutation
 from fastrebasin.spec import PermutationSpec
+from fastrebasin.tracing import trace
 
 __all__ = ["MergeResult", "interpolate", "merge"]
 
@@ -76,7 +78,8 @@ def merge(
     combine: str = "mean",
     normalize: str = "auto",
     spec: PermutationSpec | None = None,
-    example_inputs: torch.Tensor | tuple[object, ...] | None = None,
+    example_inputs: ExampleInputs | None = None,
+    outputs: Callable[[Any], object] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> MergeResult:
@@ -90,9 +93,11 @@ def merge(
         combine: "mean".
         normalize: "none", "reset" (BatchNorm statistics on `data`), or "auto": reset where there
             is BatchNorm and data.
-        spec: which axes share a permutation; that of the known architecture by default. It is
+        spec: which axes share a permutation; traced from the model by default. Either way it is
             verified on `example_inputs` before it is used.
-        example_inputs: what `forward` takes; the first example of `data` by default.
+        example_inputs: what `forward` takes (a tensor, a tuple, or a dict of keyword arguments);
+            the first examples of `data` by default.
+        outputs: what counts of the model's output, such as `lambda out: out.logits`.
         seed: of every random choice.
         progress: show bars on a terminal.
 
@@ -100,8 +105,8 @@ def merge(
         The merged model, its parameters, the permutation and a report.
 
     Raises:
-        ValueError: an option is unknown or needs data, the spec is unknown or wrong, or the
-            models don't fit together.
+        ValueError: an option is unknown or needs data, the model can't be traced, the spec is
+            wrong, or the models don't fit together.
 
     Example:
         >>> from fastrebasin.experiments.models import MLP
@@ -118,9 +123,11 @@ def merge(
     report: dict[str, object] = {"align": align, "combine": combine, "seed": seed}
     permutation: Permutation = {}
     if align != "none":
-        spec = architectures.known(model_a) if spec is None else spec.bind(params_a)
         example = _example(example_inputs, data, model_a)
-        report["spec_deviation"] = spec.verify(model_a, example, seed=seed)
+        if spec is None:
+            spec = trace(model_a, example, outputs=outputs, verify=False)
+        spec = spec.bind(params_a)
+        report["spec_deviation"] = spec.verify(model_a, example, outputs=outputs, seed=seed)
         matching = _match(align, spec, model_a, model_b, data, seed=seed, progress=progress)
         permutation = matching.permutation
         params_b = apply_permutation(spec, permutation, params_b)
@@ -173,9 +180,9 @@ def _check_options(
 
 
 def _example(
-    example_inputs: torch.Tensor | tuple[object, ...] | None, data: Data | None, model: nn.Module
-) -> torch.Tensor | tuple[object, ...]:
-    """Return inputs to verify the spec on; those from `data` go to the model's device."""
+    example_inputs: ExampleInputs | None, data: Data | None, model: nn.Module
+) -> ExampleInputs:
+    """Return inputs to trace and verify with; those from `data` go to the model's device."""
     if example_inputs is not None:
         return example_inputs
     if data is None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
 
-from fastrebasin import nesting, verification
+from fastrebasin import description, nesting, verification
 from fastrebasin._calls import ExampleInputs
 from fastrebasin.layout import Layout, groups_of, length, parse
 from fastrebasin.permutation import Permutation
@@ -39,6 +40,7 @@ class PermutationSpec:
         sizes: number of units of each group; empty until the spec is bound to parameters.
         within: for a group that has a permutation of its own for every unit of other groups (the
             queries of each attention head), those groups, outermost first.
+        notes: what to know of how the spec came about: operations that tracing has no rule for.
 
     Example:
         >>> spec = PermutationSpec.from_axes({"a.weight": ("P0", None), "b.weight": (None, "P0")})
@@ -51,6 +53,7 @@ class PermutationSpec:
     axes: Axes
     sizes: Mapping[str, int] = field(default_factory=dict)
     within: nesting.Within = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def from_axes(
@@ -60,6 +63,7 @@ class PermutationSpec:
         *,
         within: Mapping[str, Sequence[str]] | None = None,
         sizes: Mapping[str, int] | None = None,
+        notes: Sequence[str] = (),
     ) -> PermutationSpec:
         """Build a spec from `{tensor name: (layout or None for each axis)}`.
 
@@ -68,6 +72,7 @@ class PermutationSpec:
             params: a state dict to check the axes against and to take the sizes from.
             within: the groups that a group lies within, outermost first.
             sizes: numbers of units, where the tensors alone can't tell: how many heads there are.
+            notes: what to know of how the spec came about.
 
         Raises:
             TypeError: an entry is not a sequence of layouts and None.
@@ -83,6 +88,7 @@ class PermutationSpec:
             MappingProxyType({name: tuple(groups) for name, groups in axes.items()}),
             MappingProxyType(dict(sizes or {})),
             MappingProxyType({group: tuple(p) for group, p in (within or {}).items() if p}),
+            tuple(notes),
         )
         spec._check_nesting()
         return spec if params is None else spec.bind(params)
@@ -154,7 +160,7 @@ class PermutationSpec:
             group: own[group] * math.prod(own[p] for p in nesting.parents_of(group, self.within))
             for group in self.groups
         }
-        return PermutationSpec(self.axes, MappingProxyType(sizes), self.within)
+        return PermutationSpec(self.axes, MappingProxyType(sizes), self.within, self.notes)
 
     def _extents_in(self, params: Mapping[str, torch.Tensor]) -> tuple[dict[str, int], list[str]]:
         """Solve the lengths of all axes for the groups' extents; what doesn't fit goes second."""
@@ -211,7 +217,14 @@ class PermutationSpec:
         }
         return nesting.combine(inner, self.extents, self.within)
 
-    def verify(self, model: nn.Module, example_inputs: ExampleInputs, *, seed: int = 0) -> float:
+    def verify(
+        self,
+        model: nn.Module,
+        example_inputs: ExampleInputs,
+        *,
+        outputs: Callable[[Any], object] | None = None,
+        seed: int = 0,
+    ) -> float:
         """Prove that permuting by this spec leaves the model's outputs unchanged.
 
         A float64 copy of the model in eval mode, its parameters and BatchNorm statistics made
@@ -222,6 +235,7 @@ class PermutationSpec:
             model: any module; not changed.
             example_inputs: a tensor, a tuple of arguments of `forward`, or a dict of its keyword
                 arguments.
+            outputs: what to compare of the model's output; all tensors in it by default.
             seed: of the permutations and the random parameters.
 
         Returns:
@@ -236,24 +250,51 @@ class PermutationSpec:
             >>> PermutationSpec.from_axes(axes).verify(model, torch.randn(4, 3)) < 1e-12
             True
         """
-        return verification.verify(self, model, example_inputs, seed=seed)
+        return verification.verify(self, model, example_inputs, outputs=outputs, seed=seed)
+
+    def share(self, params: Mapping[str, torch.Tensor]) -> float:
+        """Return the share of the parameters' entries that lie in tensors with a moving axis.
+
+        Statistics of BatchNorm and integers don't count.
+        """
+        counted = {
+            name: tensor.numel()
+            for name, tensor in params.items()
+            if tensor.is_floating_point() and not is_running_statistic(name)
+        }
+        moving = sum(n for name, n in counted.items() if any(self.axes.get(name, ())))
+        return moving / max(1, sum(counted.values()))
 
     def describe(self) -> str:
-        """Return the groups as a table: name, number of units, and the axes that move together."""
-        groups = self.groups
-        if not groups:
-            return "no group: every axis is fixed"
-        width = max(5, *(len(group) for group in groups))
-        lines = [f"{'group':<{width}}  units  axes"]
-        for group, axes in groups.items():
-            listed = ", ".join(f"{name}[{axis}]" for name, axis in axes)
-            lines.append(f"{group:<{width}}  {self.sizes.get(group, '?'):>5}  {listed}")
-        return "\n".join(lines)
+        """Return the groups as a table: name, number of units, and the axes that move together.
+
+        Layers that differ in their number alone share a line.
+
+        Example:
+            >>> axes = {"0.weight": ("P", None), "0.bias": ("P",), "2.weight": (None, "P")}
+            >>> print(PermutationSpec.from_axes(axes).describe())
+            group  units  axes
+            P          ?  0.weight[0], 0.bias[0], 2.weight[1]
+        """
+        return description.table(self)
+
+    def to_dot(self) -> str:
+        """Return a drawing of which layers move together, as text for Graphviz.
+
+        Boxes are layers, ellipses groups; arrows lead from the layers that make a group's units to
+        those that read them.
+        """
+        return description.dot(self)
 
     def to_json(self) -> str:
         """Return the spec as JSON text; `from_json` reads it back."""
-        content = {"axes": self.axes, "sizes": self.sizes, "within": self.within}
-        return json.dumps({key: dict(value) for key, value in content.items()}, indent=1)
+        content = {
+            "axes": dict(self.axes),
+            "sizes": dict(self.sizes),
+            "within": dict(self.within),
+            "notes": list(self.notes),
+        }
+        return json.dumps(content, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> PermutationSpec:
@@ -271,12 +312,17 @@ class PermutationSpec:
         if not isinstance(content, dict) or not isinstance(content.get("axes"), dict):
             raise ValueError('a spec in JSON must be an object with "axes": {tensor: [group, ...]}')
         tables = {key: content.get(key, {}) for key in ("axes", "sizes", "within")}
-        checks = {"axes": list, "sizes": int, "within": list}
-        for key, kind in checks.items():
+        for key, kind in {"axes": list, "sizes": int, "within": list}.items():
             table = tables[key]
             if not isinstance(table, dict) or not all(isinstance(v, kind) for v in table.values()):
-                raise ValueError(f'"{key}" of a spec in JSON must be an object of {kind.__name__}s')
-        return cls.from_axes(tables["axes"], within=tables["within"], sizes=tables["sizes"])
+                what = "integers" if kind is int else "lists"
+                raise ValueError(f'"{key}" of a spec in JSON must be an object of {what}')
+        notes = content.get("notes", [])
+        if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+            raise ValueError('"notes" of a spec in JSON must be a list of texts')
+        return cls.from_axes(
+            tables["axes"], within=tables["within"], sizes=tables["sizes"], notes=notes
+        )
 
 
 def _solve(layout: Layout, size: int, group: str, own: Mapping[str, int]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -31,11 +31,16 @@ _TOLERANCE = 1e-8
 
 
 def verify(
-    spec: PermutationSpec, model: nn.Module, example_inputs: ExampleInputs, *, seed: int
+    spec: PermutationSpec,
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    outputs: Callable[[Any], object] | None,
+    seed: int,
 ) -> float:
     """See `PermutationSpec.verify`."""
     generator = torch.Generator().manual_seed(seed)
-    twin = _Twin(model, example_inputs, generator)
+    twin = _Twin(model, example_inputs, outputs, generator)
     spec = spec.bind(twin.params)
     expected = twin.outputs()
     _check_informative(expected)
@@ -68,7 +73,11 @@ class _Twin:
     """A float64 copy of a model in eval mode, with random parameters, whose units can be moved."""
 
     def __init__(
-        self, model: nn.Module, example_inputs: ExampleInputs, generator: torch.Generator
+        self,
+        model: nn.Module,
+        example_inputs: ExampleInputs,
+        outputs: Callable[[Any], object] | None,
+        generator: torch.Generator,
     ) -> None:
         self._model = copy.deepcopy(model).double().eval()
         _scramble(self._model, generator)
@@ -76,12 +85,14 @@ class _Twin:
         args, kwargs = arguments(example_inputs)
         self._args = tuple(map(_as_double, args))
         self._kwargs = {name: _as_double(value) for name, value in kwargs.items()}
+        self._kept = outputs
         self.precision = 0.0  # of the narrowest floating-point numbers that the model computes
 
     def outputs(self) -> list[torch.Tensor]:
         try:
             with torch.no_grad(), _Precision() as precision:
                 output = self._model(*self._args, **self._kwargs)
+                output = output if self._kept is None else self._kept(output)
         except Exception as error:
             raise ValueError(f"the model can't run on example_inputs: {error}") from error
         self.precision = precision.eps
@@ -100,7 +111,7 @@ class _Precision(TorchDispatchMode):
     """Watches the floating-point tensors of a computation for the narrowest kind."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.eps = 0.0
 
     def __torch_dispatch__(

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from fastrebasin import architectures
 from fastrebasin.evaluation import Ensemble, Evaluation, evaluate, interpolation_curve
 from fastrebasin.experiments.data_sets import DataSet
 from fastrebasin.experiments.pairs import Pair
@@ -17,6 +16,7 @@ from fastrebasin.experiments.training import train
 from fastrebasin.matching import Matching, straight_through_matching, weight_matching
 from fastrebasin.permutation import apply_permutation
 from fastrebasin.reduction import random_coreset
+from fastrebasin.tracing import trace
 
 __all__ = ["CURVE_POINTS", "Comparison", "compare"]
 
@@ -81,8 +81,7 @@ def _alignments(
     """Yield B's parameters as each method aligns them."""
     model_a, model_b, seed, recipe = result.model_a, result.model_b, result.seed, pair.recipe
     params_a, params_b = model_a.state_dict(), model_b.state_dict()
-    spec = architectures.known(model_a)
-    spec.verify(model_a, pair.a.test[0][:8])
+    spec = trace(model_a, pair.a.test[0][:8])
 
     def aligned(matching: Matching) -> Mapping[str, Tensor]:
         return apply_permutation(spec, matching.permutation, params_b)

@@ -13,6 +13,7 @@ outer one must then cut this family too: `at(inner, outer, k)` is its member for
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Product:
 
     @property
     def size(self) -> int:
+        """The number of entries."""
         return math.prod(factor.size for factor in self.factors)
 
 
@@ -70,6 +72,7 @@ class Concatenation:
 
     @property
     def size(self) -> int:
+        """The number of entries."""
         return sum(part.size for part in self.parts)
 
 
@@ -284,7 +287,7 @@ def _cut(atom: Atom, start: int, stop: int) -> Concatenation:
     bounds = sorted({0, start, stop, atom.size})
     parts = [
         Atom(high - low, fixed=atom.fixed, outer=atom.outer)
-        for low, high in zip(bounds, bounds[1:], strict=False)
+        for low, high in itertools.pairwise(bounds)
     ]
     for part in parts:
         part.has_inner = atom.has_inner
@@ -328,23 +331,16 @@ def after(cuts: Sequence[Cut], axes: Sequence[Axis]) -> list[Axis]:
 def take_inner(axis: Axis, size: int) -> tuple[Axis, Axis]:
     """Split an axis into an outer and an inner one, the inner of `size` entries."""
     axis = find(axis)
-    if size == 1:
-        return axis, ONE
-    if size == axis.size:
-        return ONE, axis
+    if size in {1, axis.size}:
+        return (axis, ONE) if size == 1 else (ONE, axis)
     if axis.size % size == 0:
         if isinstance(axis, Atom):
             return _split(axis, size)
-        if isinstance(axis, Product):
-            outer, last = Product(axis.factors[:-1]), axis.factors[-1]
-            if size % last.size == 0:
-                left, inner = take_inner(outer, size // last.size)
-                return left, Product((inner, last))
-            if last.size % size == 0:
-                left, inner = take_inner(last, size)
-                return Product((outer, left)), inner
-        elif (family := _split_parts(axis, size)) is not None:
-            return family
+        found = (
+            _split_product(axis, size) if isinstance(axis, Product) else _split_parts(axis, size)
+        )
+        if found is not None:
+            return found
     pin(axis)
     return fixed(axis.size // size), fixed(size)
 
@@ -357,6 +353,17 @@ def _split(atom: Atom, size: int) -> tuple[Axis, Axis]:
     inner = Atom(size, outer=[*atom.outer, outer])
     _bind(atom, Product((outer, inner)))
     return outer, inner
+
+
+def _split_product(axis: Product, size: int) -> tuple[Axis, Axis] | None:
+    outer, last = Product(axis.factors[:-1]), axis.factors[-1]
+    if size % last.size == 0:
+        left, inner = take_inner(outer, size // last.size)
+        return left, Product((inner, last))
+    if last.size % size == 0:
+        left, inner = take_inner(last, size)
+        return Product((outer, left)), inner
+    return None
 
 
 def _split_parts(axis: Concatenation, size: int) -> tuple[Axis, Axis] | None:

@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fastrebasin._calls import tensors_in
 
@@ -29,7 +30,12 @@ class Graph:
     tensors: Mapping[str, str]
 
 
-def capture(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
+def capture(
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    outputs: Callable[[Any], object] | None = None,
+) -> Graph:
     """Return the model's graph, from `torch.export` or, where that fails, from `torch.fx`.
 
     The model is in eval mode meanwhile. Nothing is computed: tensors are fake.
@@ -40,11 +46,11 @@ def capture(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, obj
     with _eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the tracers think of the model's code
         try:
-            return _exported(model, args, kwargs)
+            return _exported(model, args, kwargs, outputs)
         except Exception as error:
             first = error
         try:
-            return _traced(model, args, kwargs)
+            return _traced(model, args, kwargs, outputs)
         except Exception as error:
             raise ValueError(
                 f"{type(model).__name__} can't be traced. torch.export says: {_line(first)}; "
@@ -53,23 +59,50 @@ def capture(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, obj
             ) from first
 
 
-def _exported(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
-    program = torch.export.export(model, args, dict(kwargs), strict=False)
+class _Only(nn.Module):
+    """A model of which only some outputs count."""
+
+    def __init__(self, model: nn.Module, outputs: Callable[[Any], object]) -> None:
+        super().__init__()
+        self.model = model
+        self.outputs = outputs
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        """Return what is kept of the model's output."""
+        return self.outputs(self.model(*args, **kwargs))
+
+
+def _exported(
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    outputs: Callable[[Any], object] | None,
+) -> Graph:
+    wrapped = model if outputs is None else _Only(model, outputs)
+    program = torch.export.export(wrapped, args, dict(kwargs), strict=False)
     program = program.run_decompositions(_decompositions())
     signature = program.graph_signature
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    return Graph(_simplified(program.graph), tensors)
+    prefix = "" if outputs is None else "model."
+    names = {node: name.removeprefix(prefix) for node, name in tensors.items()}
+    return Graph(_simplified(program.graph), names)
 
 
-def _traced(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
+def _traced(
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    outputs: Callable[[Any], object] | None,
+) -> Graph:
     names = [*dict(model.named_parameters()), *dict(model.named_buffers())]
     state = [*model.parameters(), *model.buffers()]
-    inputs, structure = torch.utils._pytree.tree_flatten((args, dict(kwargs)))
+    inputs, structure = tree_flatten((args, dict(kwargs)))
 
     def forward(state: list[torch.Tensor], inputs: list[object]) -> list[torch.Tensor]:
-        args, kwargs = torch.utils._pytree.tree_unflatten(inputs, structure)
+        args, kwargs = tree_unflatten(inputs, structure)
         named = dict(zip(names, state, strict=True))
-        return list(tensors_in(torch.func.functional_call(model, named, args, kwargs)))
+        output = torch.func.functional_call(model, named, args, kwargs)
+        return list(tensors_in(output if outputs is None else outputs(output)))
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         fakes = [mode.from_tensor(tensor.detach()) for tensor in state]
@@ -105,25 +138,28 @@ def _simplified(graph: fx.Graph) -> list[fx.Node]:
         if item is not None:
             node.replace_all_uses_with(item)
     for node in graph.find_nodes(op="call_function", target=aten.as_strided.default):
-        before, after = node.args[0].meta["val"], node.meta["val"]
+        source: Any = node.args[0]
+        before, after = source.meta["val"], node.meta["val"]
         if before.shape == after.shape and _strides(before) == _strides(after):
-            node.replace_all_uses_with(node.args[0])
+            node.replace_all_uses_with(source)
     graph.eliminate_dead_code()
     return list(graph.nodes)
 
 
 def _stacked_item(select: fx.Node) -> fx.Node | None:
     """Return what `torch.stack` put where `select` takes it, if that is what happens."""
-    stack, dim, index = select.args
-    assert isinstance(stack, fx.Node)
-    cat = stack.args[0] if stack.target is torch.ops.aten.view.default else None
+    args: tuple[Any, ...] = select.args
+    stack, dim, index = args
+    cat: Any = stack.args[0] if stack.target is torch.ops.aten.view.default else None
     if dim != 0 or not isinstance(cat, fx.Node) or cat.target is not torch.ops.aten.cat.default:
         return None
-    items, along = cat.args[0], cat.args[1] if len(cat.args) > 1 else 0
+    items: Any = cat.args[0]
+    along = cat.args[1] if len(cat.args) > 1 else 0
     shape = select.meta["val"].shape
     if along != 0 or stack.meta["val"].shape[0] != len(items):
         return None
-    return items[index] if all(item.meta["val"].shape == shape for item in items) else None
+    found: fx.Node = items[index]
+    return found if all(item.meta["val"].shape == shape for item in items) else None
 
 
 def _strides(tensor: torch.Tensor) -> list[int]:

@@ -31,7 +31,7 @@ class Groups:
         """Settle what depends on what, given all values of a graph."""
         everything = [value.axes for value in (*values, *tensors.values())]
         stated = [value.axes for value in tensors.values()]
-        while _decouple(everything, stated):
+        while _tie_families(everything, stated) or _tie_to_fixed(everything, stated):
             pass
         self._names: dict[Atom, str] = {}
         for axes in stated:
@@ -61,29 +61,36 @@ class Groups:
         return layout.concatenation(map(self._layout, axis.parts))
 
 
-def _decouple(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequence[Axis]]) -> bool:
-    """Tie the members of one family that can't differ; return whether there were any.
+def _tie_families(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequence[Axis]]) -> bool:
+    """Tie the members of families that can't differ; return whether there were any.
 
-    An inner axis may differ for every entry of an outer one only if the two are together wherever
-    the inner one occurs, and in parameters only if a layout can say so.
+    An inner axis that was cut with its outer one may differ from part to part only if the two are
+    together wherever the inner one occurs, and in parameters only if a layout can say so.
     """
+    in_parameters = {id(axes) for axes in stated}
+    tied = False
     for axes in everything:
         present = {head for axis in axes for head in heads(axis)}
-        in_parameter = any(axes is other for other in stated)
-        for atom in (atom for axis in axes for atom in atoms(axis)):
+        for atom in [atom for axis in axes for atom in atoms(axis)]:
             for outer in {root(outer) for outer, _, _ in atom.members}:
-                if depends(atom, outer) and (in_parameter or outer not in present):
+                if depends(atom, outer) and (id(axes) in in_parameters or outer not in present):
                     decouple(atom, outer)
-                    return True
+                    tied = True
+    return tied
+
+
+def _tie_to_fixed(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequence[Axis]]) -> bool:
+    """Settle what lies within fixed axes, entry by entry or alike; return whether anything did."""
+    settled = False
     for atom, parents in _parents(everything).items():
-        for parent in (p for p in parents if p.fixed):
+        for parent in (p for p in parents if p.fixed and p.target is None):
             if parent.size <= _MANY and depends(atom, parent) and _multiplied(atom, parent, stated):
                 pull_apart(parent)
             else:
                 decouple(atom, parent)
                 atom.independent.append(parent)
-            return True
-    return False
+            settled = True
+    return settled
 
 
 def _multiplied(atom: Atom, parent: Atom, stated: Sequence[Sequence[Axis]]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,19 +33,24 @@ class Interpretation:
     unknown: dict[str, list[str]] = field(default_factory=dict)
 
 
-def interpret(graph: Graph, movable: Callable[[str], bool]) -> Interpretation:
-    """Follow every operation of the graph; `movable` says which state-dict entries may move."""
+def interpret(graph: Graph, movable: Mapping[str, str]) -> Interpretation:
+    """Follow every operation of a graph.
+
+    Args:
+        graph: of the forward pass.
+        movable: the state-dict entries that may move, each with the first name of its tensor.
+    """
     return _Interpreter(graph, movable).found
 
 
 class _Interpreter:
-    def __init__(self, graph: Graph, movable: Callable[[str], bool]) -> None:
+    def __init__(self, graph: Graph, movable: Mapping[str, str]) -> None:
         self.found = Interpretation()
         self._results: dict[fx.Node, Any] = {}
         for node in graph.nodes:
             if node.op in {"placeholder", "get_attr"}:
-                name = graph.tensors.get(node.name)
-                self._results[node] = self._leaf(node, name if name and movable(name) else None)
+                name = movable.get(graph.tensors.get(node.name, ""))
+                self._results[node] = self._leaf(node, name)
             elif node.op == "output":
                 map_arg(node.args, lambda n: _pin_all(self._results[n]))
             else:
@@ -58,9 +63,9 @@ class _Interpreter:
             return None
         if name is None or not node.users:
             return fixed_value(shape[0])
-        value = Value.of([free(size) for size in shape[0]])
-        self.found.tensors[name] = value
-        return value
+        if name not in self.found.tensors:
+            self.found.tensors[name] = Value.of([free(size) for size in shape[0]])
+        return self.found.tensors[name]
 
     def _argument(self, node: fx.Node) -> Any:
         """Return a result; a constant is a new one for each use, so that it ties nothing."""

@@ -54,48 +54,46 @@ def attention(op: Operation) -> list[Value]:
 
 def lstm(op: Operation) -> list[Value]:
     """`nn.LSTM`: four gates for each unit, in every layer and direction."""
-    return _recurrent(op, "hx", 4)
+    return _recurrent(op, 4)
 
 
 def gru(op: Operation) -> list[Value]:
     """`nn.GRU`: three gates for each unit."""
-    return _recurrent(op, "hx", 3)
+    return _recurrent(op, 3)
 
 
 def rnn(op: Operation) -> list[Value]:
     """`nn.RNN`: units without gates."""
-    return _recurrent(op, "hx", 1)
+    return _recurrent(op, 1)
 
 
-def _recurrent(op: Operation, state: str, gates: int) -> list[Value]:
-    x = op.value("input")
-    time, batch = x.axes[:2] if not op.arguments["batch_first"] else x.axes[1::-1]
-    pin(time)
-    params = [value for value in _list(op, "params")]
+def _recurrent(op: Operation, gates: int) -> list[Value]:
+    x, params = op.value("input"), _list(op, "params")
     directions = 2 if op.arguments["bidirectional"] else 1
-    count = op.integer("num_layers") * directions
-    each = len(params) // count
+    layers = op.integer("num_layers") * directions
+    each = len(params) // layers
     biases = 2 if op.arguments["has_biases"] else 0
+    pin(x.axes[1 if op.arguments["batch_first"] else 0])  # time
     read, cells, outputs = x.axes[-1], [], []
-    for k in range(count):
-        weights = params[k * each : (k + 1) * each]
-        inputs, recurrent, *rest = weights
-        cell = free(inputs.axes[0].size // gates)
-        out = rest[biases].axes[0] if len(rest) > biases else cell  # with a projection, smaller
-        for value in (inputs, recurrent, *rest[:biases]):
-            join(value.axes[0], Concatenation((cell,) * gates))
-        join(inputs.axes[1], read)
-        join(recurrent.axes[1], out)
-        if out is not cell:
+    for k in range(layers):
+        from_input, from_state, *rest = params[k * each : (k + 1) * each]
+        cell = out = free(from_input.axes[0].size // gates)
+        if len(rest) > biases:  # a projection makes the output smaller than the cell
+            out = rest[biases].axes[0]
             join(rest[biases].axes[1], cell)
+        for value in (from_input, from_state, *rest[:biases]):
+            join(value.axes[0], Concatenation((cell,) * gates))
+        join(from_input.axes[1], read)
+        join(from_state.axes[1], out)
         cells.append(cell)
         outputs.append(out)
         if (k + 1) % directions == 0:
-            read = _side_by_side(outputs[-directions:])
-    _start(op, state, [outputs, cells])
-    x_axes = [time, batch] if not op.arguments["batch_first"] else [batch, time]
-    last = [_stacked(axes, batch) for axes in (outputs, cells)[: len(op.shapes) - 1]]
-    return [Value.of([*x_axes, read]), *last]
+            both = tuple(outputs[-directions:])
+            read = Concatenation(both) if directions == 2 else out
+    states = [outputs, cells][: len(op.shapes) - 1]
+    _start(op, states)
+    batch = x.axes[0 if op.arguments["batch_first"] else 1]
+    return [Value.of([*x.axes[:-1], read]), *(_stacked(axes, batch) for axes in states)]
 
 
 def _list(op: Operation, name: str) -> Sequence[Value]:
@@ -104,26 +102,20 @@ def _list(op: Operation, name: str) -> Sequence[Value]:
     return values
 
 
-def _start(op: Operation, name: str, per_layer: Sequence[Sequence[Axis]]) -> None:
+def _start(op: Operation, per_layer: Sequence[Sequence[Axis]]) -> None:
     """Join the layers' units with their first state, unless that is zero."""
-    given = op.arguments[name]
+    given = op.arguments["hx"]
     states = given if isinstance(given, (list, tuple)) else [given]
-    for state, axes in zip(states, per_layer, strict=False):
+    for state, axes in zip(states, per_layer, strict=True):
         if isinstance(state, Value) and not state.constant:
             for axis in axes:
                 join(axis, state.axes[-1])
-
-
-def _side_by_side(axes: Sequence[Axis]) -> Axis:
-    return axes[0] if len(axes) == 1 else Concatenation(tuple(axes))
 
 
 def _stacked(axes: Sequence[Axis], batch: Axis) -> Value:
     """Return the last states of all layers: along the first axis, units differ."""
     if len(axes) == 1:
         return Value.of([ONE, batch, axes[0]])
-    if len({axis.size for axis in axes}) > 1:
-        raise ValueError("layers of one recurrent network differ in size")
     outer = Atom(len(axes))
     outer.target = Concatenation((ONE,) * len(axes))
     inner = Atom(axes[0].size, outer=[outer])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,7 +18,7 @@ import torch
 
 __all__ = [
     "Concatenation", "Fixed", "Layout", "Product", "Units",
-    "blocks", "groups_of", "length", "parse",
+    "blocks", "concatenation", "groups_of", "length", "parse", "product",
 ]  # fmt: skip
 
 
@@ -127,6 +127,30 @@ def _malformed(text: str) -> ValueError:
     return ValueError(
         f"the layout of an axis must be like 'P0', 'P0*49' or 'P0 + P1 + 16', got {text!r}"
     )
+
+
+def product(factors: Iterable[Layout]) -> Layout:
+    """Return the product of layouts, fixed neighbours as one."""
+    found: list[Layout] = []
+    for factor in factors:
+        last = found[-1] if found else None
+        if isinstance(last, Fixed) and isinstance(factor, Fixed):
+            found[-1] = Fixed(last.size * factor.size)
+        else:
+            found.append(factor)
+    return found[0] if len(found) == 1 else Product(tuple(found))
+
+
+def concatenation(parts: Iterable[Layout]) -> Layout:
+    """Return the concatenation of layouts, fixed neighbours as one."""
+    found: list[Layout] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if isinstance(last, Fixed) and isinstance(part, Fixed):
+            found[-1] = Fixed(last.size + part.size)
+        else:
+            found.append(part)
+    return found[0] if len(found) == 1 else Concatenation(tuple(found))
 
 
 def groups_of(layout: Layout) -> Iterator[str]:

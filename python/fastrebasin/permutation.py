@@ -187,7 +187,7 @@ def apply_permutation(
 def permute_units(
     tensor: torch.Tensor, spec: PermutationSpec, name: str, permutation: Permutation
 ) -> torch.Tensor:
-    """Return the tensor `name` of a bound spec as a new one, its units moved, all unchecked."""
+    """Return the tensor `name` of a bound spec, its units moved; nothing is checked."""
     layouts = spec.layouts(name, tensor.ndim)
     if not any(layouts):
         return tensor.clone()

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fastrebasin import nesting, verification
+from fastrebasin._calls import ExampleInputs
 from fastrebasin.layout import Layout, groups_of, length, parse
 from fastrebasin.permutation import Permutation
 
@@ -210,9 +211,7 @@ class PermutationSpec:
         }
         return nesting.combine(inner, self.extents, self.within)
 
-    def verify(
-        self, model: nn.Module, example_inputs: torch.Tensor | tuple[object, ...], *, seed: int = 0
-    ) -> float:
+    def verify(self, model: nn.Module, example_inputs: ExampleInputs, *, seed: int = 0) -> float:
         """Prove that permuting by this spec leaves the model's outputs unchanged.
 
         A float64 copy of the model in eval mode, its parameters and BatchNorm statistics made
@@ -221,7 +220,8 @@ class PermutationSpec:
 
         Args:
             model: any module; not changed.
-            example_inputs: a tensor, or a tuple of arguments of `forward`.
+            example_inputs: a tensor, a tuple of arguments of `forward`, or a dict of its keyword
+                arguments.
             seed: of the permutations and the random parameters.
 
         Returns:

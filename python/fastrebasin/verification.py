@@ -8,46 +8,50 @@ don't belong together, fails.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastrebasin.permutation import apply_permutation, identity_permutation
+from fastrebasin import nesting
+from fastrebasin._calls import ExampleInputs, arguments, tensors_in
+from fastrebasin.permutation import Permutation, invert, permute_units
 
 if TYPE_CHECKING:
     from fastrebasin.spec import PermutationSpec
 
-# Rounding of a deep network in float64 stays below this; a wrong spec is off by whole units.
+# Rounding of a deep network stays below so many units in the last place of its narrowest numbers:
+# some models compute in float32 inside, whatever their parameters are. A wrong spec is off by whole
+# units, and whatever is off by more than the limit is taken for one.
+_ROUNDING = 1000
+_LARGEST_TOLERANCE = 1e-2
 _TOLERANCE = 1e-8
 
 
-def verify(spec: PermutationSpec, model: nn.Module, example_inputs: object, *, seed: int) -> float:
+def verify(
+    spec: PermutationSpec, model: nn.Module, example_inputs: ExampleInputs, *, seed: int
+) -> float:
     """See `PermutationSpec.verify`."""
     generator = torch.Generator().manual_seed(seed)
-    twin = copy.deepcopy(model).double().eval()
-    _scramble(twin, generator)
-    params = {name: tensor.clone() for name, tensor in twin.state_dict().items()}
-    sizes = spec.bind(params).sizes
-    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    inputs = tuple(_as_double(argument) for argument in arguments)
-    try:
-        expected = _outputs(twin, params, inputs)
-    except Exception as error:
-        raise ValueError(f"the model can't run on example_inputs: {error}") from error
+    twin = _Twin(model, example_inputs, generator)
+    spec = spec.bind(twin.params)
+    expected = twin.outputs()
     _check_informative(expected)
 
-    cycles = {group: _cycle(size, generator) for group, size in sizes.items()}
-
     def deviation(groups: Iterable[str]) -> float:
-        moved = {**identity_permutation(sizes), **{group: cycles[group] for group in groups}}
-        return _deviation(expected, _outputs(twin, apply_permutation(spec, moved, params), inputs))
+        permutation = _moving(spec, groups, torch.Generator().manual_seed(seed))
+        twin.permute(spec, permutation)
+        found = _deviation(expected, twin.outputs())
+        twin.permute(spec, invert(permutation))
+        return found
 
-    worst = deviation(sizes)
-    if worst <= _TOLERANCE:
+    tolerance = min(_LARGEST_TOLERANCE, max(_TOLERANCE, _ROUNDING * twin.precision))
+    worst = deviation(spec.groups)
+    if worst <= tolerance:
         return worst
-    culprits = {group: alone for group in sizes if (alone := deviation([group])) > _TOLERANCE}
+    culprits = {group: d for group in spec.groups if (d := deviation([group])) > tolerance}
     axes = spec.groups
     details = "; ".join(
         f"permuting {group!r} changes the outputs by {alone:.1e} relative to the largest "
@@ -58,6 +62,71 @@ def verify(spec: PermutationSpec, model: nn.Module, example_inputs: object, *, s
         "the spec does not preserve the model's function: "
         + (details or f"permuting all groups at once changes the outputs by {worst:.1e}")
     )
+
+
+class _Twin:
+    """A float64 copy of a model in eval mode, with random parameters, whose units can be moved."""
+
+    def __init__(
+        self, model: nn.Module, example_inputs: ExampleInputs, generator: torch.Generator
+    ) -> None:
+        self._model = copy.deepcopy(model).double().eval()
+        _scramble(self._model, generator)
+        self.params: Mapping[str, torch.Tensor] = self._model.state_dict()
+        args, kwargs = arguments(example_inputs)
+        self._args = tuple(map(_as_double, args))
+        self._kwargs = {name: _as_double(value) for name, value in kwargs.items()}
+        self.precision = 0.0  # of the narrowest floating-point numbers that the model computes
+
+    def outputs(self) -> list[torch.Tensor]:
+        try:
+            with torch.no_grad(), _Precision() as precision:
+                output = self._model(*self._args, **self._kwargs)
+        except Exception as error:
+            raise ValueError(f"the model can't run on example_inputs: {error}") from error
+        self.precision = precision.eps
+        return [tensor.double() for tensor in tensors_in(output)]
+
+    def permute(self, spec: PermutationSpec, permutation: Permutation) -> None:
+        """Move the units in place, a tensor at a time; tied tensors move once."""
+        moved = set()
+        for name, tensor in self.params.items():
+            if name in spec.axes and tensor.data_ptr() not in moved:
+                tensor.copy_(permute_units(tensor, spec, name, permutation))
+                moved.add(tensor.data_ptr())
+
+
+class _Precision(TorchDispatchMode):
+    """Watches the floating-point tensors of a computation for the narrowest kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eps = 0.0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tensors_in(result):
+            if tensor.is_floating_point() and tensor.ndim:
+                self.eps = max(self.eps, torch.finfo(tensor.dtype).eps)
+        return result
+
+
+def _moving(
+    spec: PermutationSpec, groups: Iterable[str], generator: torch.Generator
+) -> Permutation:
+    """Return a permutation that moves every unit of some groups, and no unit of the others."""
+    chosen = set(groups)
+    inner = {}
+    for group, own in spec.extents.items():
+        draw = (lambda n: _cycle(n, generator)) if group in chosen else torch.arange
+        inner[group] = torch.stack([draw(own) for _ in range(spec.sizes[group] // own)])
+    return nesting.combine(inner, spec.extents, spec.within)
 
 
 def _scramble(model: nn.Module, generator: torch.Generator) -> None:
@@ -86,26 +155,6 @@ def _as_double(argument: object) -> object:
     if isinstance(argument, torch.Tensor) and argument.is_floating_point():
         return argument.double()
     return argument
-
-
-def _outputs(
-    model: nn.Module, params: Mapping[str, torch.Tensor], inputs: tuple[object, ...]
-) -> list[torch.Tensor]:
-    model.load_state_dict(params)
-    with torch.no_grad():
-        return [tensor.double() for tensor in _tensors(model(*inputs))]
-
-
-def _tensors(value: object) -> Iterator[torch.Tensor]:
-    """Yield the tensors of a model's output, however it nests tuples, lists and dicts."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _check_informative(expected: list[torch.Tensor]) -> None:

@@ -1,0 +1,146 @@
+"""A model as a graph of core ATen operators."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fastrebasin._calls import tensors_in
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model's forward pass.
+
+    Attributes:
+        nodes: in the order in which they run.
+        tensors: the state-dict name of each placeholder that is a parameter or buffer.
+    """
+
+    nodes: list[fx.Node]
+    tensors: Mapping[str, str]
+
+
+def capture(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
+    """Return the model's graph, from `torch.export` or, where that fails, from `torch.fx`.
+
+    The model is in eval mode meanwhile. Nothing is computed: tensors are fake.
+
+    Raises:
+        ValueError: neither can make a graph; says why, and what to do.
+    """
+    with _eval_mode(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the tracers think of the model's code
+        try:
+            return _exported(model, args, kwargs)
+        except Exception as error:
+            first = error
+        try:
+            return _traced(model, args, kwargs)
+        except Exception as error:
+            raise ValueError(
+                f"{type(model).__name__} can't be traced. torch.export says: {_line(first)}; "
+                f"torch.fx says: {_line(error)}. Control flow that depends on data can't be "
+                "traced: write the spec with PermutationSpec.from_axes, or trace a submodule"
+            ) from first
+
+
+def _exported(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
+    program = torch.export.export(model, args, dict(kwargs), strict=False)
+    program = program.run_decompositions(_decompositions())
+    signature = program.graph_signature
+    tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    return Graph(_simplified(program.graph), tensors)
+
+
+def _traced(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Graph:
+    names = [*dict(model.named_parameters()), *dict(model.named_buffers())]
+    state = [*model.parameters(), *model.buffers()]
+    inputs, structure = torch.utils._pytree.tree_flatten((args, dict(kwargs)))
+
+    def forward(state: list[torch.Tensor], inputs: list[object]) -> list[torch.Tensor]:
+        args, kwargs = torch.utils._pytree.tree_unflatten(inputs, structure)
+        named = dict(zip(names, state, strict=True))
+        return list(tensors_in(torch.func.functional_call(model, named, args, kwargs)))
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        fakes = [mode.from_tensor(tensor.detach()) for tensor in state]
+        fake_inputs = [mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in inputs]
+        graph = make_fx(forward, decomposition_table=_decompositions())(fakes, fake_inputs).graph
+    nodes = _simplified(graph)
+    placeholders = [node.name for node in nodes if node.op == "placeholder"]
+    return Graph(nodes, dict(zip(placeholders, names, strict=False)))
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Return how operators are made of core ATen ones, except for layers that have rules."""
+    aten = torch.ops.aten
+    table = dict(torch.export.default_decompositions())
+    for kept in (
+        aten.linear.default, aten.scaled_dot_product_attention.default, aten.lstm.input,
+        aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input,
+    ):  # fmt: skip
+        table.pop(kept, None)
+    return table
+
+
+def _simplified(graph: fx.Graph) -> list[fx.Node]:
+    """Return the nodes of a graph without detours that would hide what moves with what.
+
+    One item of a `torch.stack` is that item itself: the stack would say that its items move alike,
+    which those of a recurrent network's last hidden states don't. An `as_strided` that changes
+    nothing goes.
+    """
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.select.int):
+        item = _stacked_item(node)
+        if item is not None:
+            node.replace_all_uses_with(item)
+    for node in graph.find_nodes(op="call_function", target=aten.as_strided.default):
+        before, after = node.args[0].meta["val"], node.meta["val"]
+        if before.shape == after.shape and _strides(before) == _strides(after):
+            node.replace_all_uses_with(node.args[0])
+    graph.eliminate_dead_code()
+    return list(graph.nodes)
+
+
+def _stacked_item(select: fx.Node) -> fx.Node | None:
+    """Return what `torch.stack` put where `select` takes it, if that is what happens."""
+    stack, dim, index = select.args
+    assert isinstance(stack, fx.Node)
+    cat = stack.args[0] if stack.target is torch.ops.aten.view.default else None
+    if dim != 0 or not isinstance(cat, fx.Node) or cat.target is not torch.ops.aten.cat.default:
+        return None
+    items, along = cat.args[0], cat.args[1] if len(cat.args) > 1 else 0
+    shape = select.meta["val"].shape
+    if along != 0 or stack.meta["val"].shape[0] != len(items):
+        return None
+    return items[index] if all(item.meta["val"].shape == shape for item in items) else None
+
+
+def _strides(tensor: torch.Tensor) -> list[int]:
+    return [step for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
+
+
+@contextlib.contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

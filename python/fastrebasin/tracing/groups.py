@@ -1,0 +1,138 @@
+"""From what a graph says about axes to the groups of a permutation spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from fastrebasin import layout
+from fastrebasin.tracing.axes import (
+    Atom,
+    Axis,
+    Concatenation,
+    Product,
+    atoms,
+    decouple,
+    depends,
+    find,
+    heads,
+    pull_apart,
+    root,
+)
+from fastrebasin.tracing.values import Value
+
+# More fixed entries than this, each with a permutation of its own inside, share one.
+_MANY = 64
+
+
+class Groups:
+    """Names for the atoms that may move, and which of them lie within others."""
+
+    def __init__(self, tensors: Mapping[str, Value], values: Iterable[Value]) -> None:
+        """Settle what depends on what, given all values of a graph."""
+        everything = [value.axes for value in (*values, *tensors.values())]
+        stated = [value.axes for value in tensors.values()]
+        while _decouple(everything, stated):
+            pass
+        self._names: dict[Atom, str] = {}
+        for axes in stated:
+            for atom in (atom for axis in axes for atom in atoms(axis)):
+                if not atom.fixed and atom.size > 1:
+                    self._names.setdefault(atom, f"P{len(self._names)}")
+        parents = _parents(everything)
+        self.within = {
+            name: tuple(self._names[p] for p in parents[atom])
+            for atom, name in self._names.items()
+            if parents[atom]
+        }
+        self.extents = {name: atom.size for atom, name in self._names.items()}
+
+    def layouts(self, value: Value) -> tuple[str | None, ...]:
+        """Return the layout of each axis in the notation of `fastrebasin.layout`."""
+        found = map(self._layout, value.axes)
+        return tuple(None if isinstance(f, layout.Fixed) else str(f) for f in found)
+
+    def _layout(self, axis: Axis) -> layout.Layout:
+        axis = find(axis)
+        if isinstance(axis, Atom):
+            name = self._names.get(axis)
+            return layout.Fixed(axis.size) if name is None else layout.Units(name)
+        if isinstance(axis, Product):
+            return layout.product(map(self._layout, axis.factors))
+        return layout.concatenation(map(self._layout, axis.parts))
+
+
+def _decouple(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequence[Axis]]) -> bool:
+    """Tie the members of one family that can't differ; return whether there were any.
+
+    An inner axis may differ for every entry of an outer one only if the two are together wherever
+    the inner one occurs, and in parameters only if a layout can say so.
+    """
+    for axes in everything:
+        present = {head for axis in axes for head in heads(axis)}
+        in_parameter = any(axes is other for other in stated)
+        for atom in (atom for axis in axes for atom in atoms(axis)):
+            for outer in {root(outer) for outer, _, _ in atom.members}:
+                if depends(atom, outer) and (in_parameter or outer not in present):
+                    decouple(atom, outer)
+                    return True
+    for atom, parents in _parents(everything).items():
+        for parent in (p for p in parents if p.fixed):
+            if parent.size <= _MANY and depends(atom, parent) and _multiplied(atom, parent, stated):
+                pull_apart(parent)
+            else:
+                decouple(atom, parent)
+                atom.independent.append(parent)
+            return True
+    return False
+
+
+def _multiplied(atom: Atom, parent: Atom, stated: Sequence[Sequence[Axis]]) -> bool:
+    """Whether the atom is a factor behind its parent on every axis of parameters it is on."""
+    return all(
+        parent in found for axes in stated for axis in axes if atom in (found := list(atoms(axis)))
+    )
+
+
+def _parents(everything: Sequence[Sequence[Axis]]) -> dict[Atom, list[Atom]]:
+    """Return the atoms for whose entries each atom may have permutations of its own.
+
+    These are the atoms that are beside it wherever it occurs, and that also occur without it (or
+    else the two together would be one larger group, or two that don't lie in each other).
+    Outermost first.
+    """
+    beside: dict[Atom, set[Atom]] = {}
+    count: dict[Atom, int] = {}
+    for axes in everything:
+        for block in _blocks([find(axis) for axis in axes]):
+            for atom in block:
+                count[atom] = count.get(atom, 0) + 1
+                beside[atom] = beside[atom] & block if atom in beside else block
+    found = {
+        atom: {
+            other
+            for other in others - {atom, *map(root, atom.independent)}
+            if other.size > 1 and count[other] > count[atom]
+        }
+        for atom, others in beside.items()
+        if not atom.fixed
+    }
+    for parents in found.values():
+        for parent in list(parents):
+            parents |= found.get(parent, set())
+    return {
+        atom: sorted(parents, key=lambda parent: len(found.get(parent, ())))
+        for atom, parents in found.items()
+    }
+
+
+def _blocks(axes: Sequence[Axis]) -> Iterator[set[Atom]]:
+    """Yield the atoms of each block of a tensor, cut wherever an axis is a concatenation."""
+    for d, axis in enumerate(axes):
+        factors = axis.factors if isinstance(axis, Product) else (axis,)
+        if isinstance(factors[-1], Concatenation):
+            for part in factors[-1].parts:
+                inner = (find(part), *factors[:-1])
+                yield from _blocks([*axes[:d], *inner, *axes[d + 1 :]])
+            return
+    here = {atom for axis in axes for atom in atoms(axis)}
+    yield here | {other for atom in here for axis in atom.numbered for other in atoms(axis)}

@@ -1,0 +1,131 @@
+"""Rules of whole layers: linear maps, attention, recurrent networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastrebasin.tracing.axes import (
+    ONE,
+    Atom,
+    Axis,
+    Concatenation,
+    free,
+    join,
+    merge,
+    pin,
+)
+from fastrebasin.tracing.values import Operation, Value, broadcast
+
+
+def linear(op: Operation) -> Value:
+    """`linear`: inputs times the rows of the weight."""
+    x, weight, bias = op.value("input"), op.value("weight"), op.optional("bias")
+    join(x.axes[-1], weight.axes[-1])
+    if weight.ndim == 1:
+        return Value(x.axes[:-1])
+    if bias is not None:
+        join(weight.axes[0], bias.axes[0])
+    return Value.of([*x.axes[:-1], weight.axes[0]])
+
+
+def attention(op: Operation) -> list[Value]:
+    """Fused attention: queries and keys share their units, keys and values their places."""
+    query, key, value = op.value("query"), op.value("key"), op.value("value")
+    heads = list(query.axes[:-2])
+    if op.arguments.get("enable_gqa"):
+        for other in (key, value):
+            repeats = heads[-1].size // other.axes[-3].size
+            join(heads[-1], merge([other.axes[-3], free(repeats)]))
+        key, value = (Value((*v.axes[:-3], heads[-1], *v.axes[-2:])) for v in (key, value))
+    shape = op.shape[:-2]
+    batch = broadcast([Value(v.axes[:-2]) for v in (query, key, value)], shape)
+    join(query.axes[-1], key.axes[-1])
+    join(key.axes[-2], value.axes[-2])
+    scores = [*batch, query.axes[-2], key.axes[-2]]
+    mask = op.optional("attn_mask")
+    if mask is not None:
+        broadcast([Value.of(scores), mask], [axis.size for axis in scores])
+    if op.arguments.get("is_causal"):
+        for axis in scores[-2:]:
+            pin(axis)
+    op.hidden.append(Value.of(scores))
+    return [Value.of([*batch, query.axes[-2], value.axes[-1]]), Value.of([*batch, query.axes[-2]])]
+
+
+def lstm(op: Operation) -> list[Value]:
+    """`nn.LSTM`: four gates for each unit, in every layer and direction."""
+    return _recurrent(op, "hx", 4)
+
+
+def gru(op: Operation) -> list[Value]:
+    """`nn.GRU`: three gates for each unit."""
+    return _recurrent(op, "hx", 3)
+
+
+def rnn(op: Operation) -> list[Value]:
+    """`nn.RNN`: units without gates."""
+    return _recurrent(op, "hx", 1)
+
+
+def _recurrent(op: Operation, state: str, gates: int) -> list[Value]:
+    x = op.value("input")
+    time, batch = x.axes[:2] if not op.arguments["batch_first"] else x.axes[1::-1]
+    pin(time)
+    params = [value for value in _list(op, "params")]
+    directions = 2 if op.arguments["bidirectional"] else 1
+    count = op.integer("num_layers") * directions
+    each = len(params) // count
+    biases = 2 if op.arguments["has_biases"] else 0
+    read, cells, outputs = x.axes[-1], [], []
+    for k in range(count):
+        weights = params[k * each : (k + 1) * each]
+        inputs, recurrent, *rest = weights
+        cell = free(inputs.axes[0].size // gates)
+        out = rest[biases].axes[0] if len(rest) > biases else cell  # with a projection, smaller
+        for value in (inputs, recurrent, *rest[:biases]):
+            join(value.axes[0], Concatenation((cell,) * gates))
+        join(inputs.axes[1], read)
+        join(recurrent.axes[1], out)
+        if out is not cell:
+            join(rest[biases].axes[1], cell)
+        cells.append(cell)
+        outputs.append(out)
+        if (k + 1) % directions == 0:
+            read = _side_by_side(outputs[-directions:])
+    _start(op, state, [outputs, cells])
+    x_axes = [time, batch] if not op.arguments["batch_first"] else [batch, time]
+    last = [_stacked(axes, batch) for axes in (outputs, cells)[: len(op.shapes) - 1]]
+    return [Value.of([*x_axes, read]), *last]
+
+
+def _list(op: Operation, name: str) -> Sequence[Value]:
+    values = op.arguments[name]
+    assert isinstance(values, (list, tuple))
+    return values
+
+
+def _start(op: Operation, name: str, per_layer: Sequence[Sequence[Axis]]) -> None:
+    """Join the layers' units with their first state, unless that is zero."""
+    given = op.arguments[name]
+    states = given if isinstance(given, (list, tuple)) else [given]
+    for state, axes in zip(states, per_layer, strict=False):
+        if isinstance(state, Value) and not state.constant:
+            for axis in axes:
+                join(axis, state.axes[-1])
+
+
+def _side_by_side(axes: Sequence[Axis]) -> Axis:
+    return axes[0] if len(axes) == 1 else Concatenation(tuple(axes))
+
+
+def _stacked(axes: Sequence[Axis], batch: Axis) -> Value:
+    """Return the last states of all layers: along the first axis, units differ."""
+    if len(axes) == 1:
+        return Value.of([ONE, batch, axes[0]])
+    if len({axis.size for axis in axes}) > 1:
+        raise ValueError("layers of one recurrent network differ in size")
+    outer = Atom(len(axes))
+    outer.target = Concatenation((ONE,) * len(axes))
+    inner = Atom(axes[0].size, outer=[outer])
+    inner.members = [(outer, k, axis) for k, axis in enumerate(axes)]
+    return Value.of([outer, batch, inner])

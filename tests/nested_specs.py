@@ -117,6 +117,11 @@ CASES = {
          "output": (None, "S")},
         {"S": 16, "G": 4, "I": 5, "O": 6}, {"I": ("G",), "O": ("G",)},
     ),
+    "depthwise convolution": Case(
+        {"stem": ("S", None, "9"), "conv1": ("G*I", "S"), "conv2": ("G*O", "I", "9"),
+         "norm2": ("G*O",), "conv3": ("S", "G*O"), "output": (None, "S")},
+        {"S": 16, "G": 24, "I": 1, "O": 1}, {"I": ("G",), "O": ("G",)},
+    ),
     "experts": Case(
         _STREAM | {"router": ("E", "S"), "up": ("E", "S", "I + I"), "down": ("E", "I", "S")},
         {"S": 16, "E": 6, "I": 8}, {"I": ("E",)},

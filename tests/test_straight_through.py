@@ -13,6 +13,7 @@ from fastrebasin import (
     architectures,
     evaluate,
     interpolate,
+    invert,
     straight_through_matching,
     weight_matching,
 )
@@ -102,6 +103,31 @@ def test_the_models_are_bit_unchanged_and_the_seed_decides() -> None:
         assert model.training
         assert all(p.grad is None for p in model.parameters())
         assert all(torch.equal(state[n], t) for n, t in model.state_dict().items())
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.LSTM(3, 12, batch_first=True), nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.cell(x)[0]
+        out: torch.Tensor = self.out(states[:, -1])
+        return out
+
+
+def test_units_on_both_axes_are_matched() -> None:
+    a, b, gates = Recurrent(), Recurrent(), "H + H + H + H"
+    spec = PermutationSpec.from_axes(
+        {"cell.weight_ih_l0": (gates, None), "cell.weight_hh_l0": (gates, "H"),
+         "cell.bias_ih_l0": (gates,), "cell.bias_hh_l0": (gates,), "out.weight": (None, "H")},
+        a.state_dict(),
+    )  # fmt: skip
+    answer = spec.random_permutation(1)
+    b.load_state_dict(apply_permutation(spec, invert(answer), a.state_dict()))
+    data = (torch.randn(8, 5, 3), torch.arange(8) % 4)
+    found = straight_through_matching(spec, a, b, data, epochs=2, lr=0.01)
+    assert torch.equal(found.permutation["H"], answer["H"])
 
 
 def test_stored_batch_statistics_change_nothing() -> None:

@@ -98,15 +98,24 @@ def gather(
         indices = flat[group].to(block.device)
         parents = [axis_of(parent, groups, axis) for parent in parents_of(group, within)]
         if not parents:
-            block = block.index_select(axis, indices)
+            block = _select(block, axis, indices)
             continue
-        # The parents are in A's order already, and so are the rows of the flat vector.
-        dims = [*parents, axis]
-        indices = (indices % own).reshape([block.shape[d] for d in dims])
-        order = sorted(range(len(dims)), key=lambda k: dims[k])
-        shape = [block.shape[d] if d in dims else 1 for d in range(block.ndim)]
-        block = block.take_along_dim(indices.permute(order).reshape(shape), axis)
+        # The parents are in A's order already, and so are the rows of the flat vector. Whole rows
+        # are selected, which is many times faster than to gather entries.
+        dims, front = [*parents, axis], list(range(len(parents) + 1))
+        rows = block.movedim(dims, front)
+        combinations = torch.arange(len(indices) // own, device=block.device)
+        indices = (combinations[:, None] * own + (indices % own).reshape(-1, own)).flatten()
+        moved = rows.flatten(0, len(parents)).index_select(0, indices)
+        block = moved.unflatten(0, rows.shape[: len(dims)]).movedim(front, dims)
     return block
+
+
+def _select(block: torch.Tensor, axis: int, indices: torch.Tensor) -> torch.Tensor:
+    """Return `index_select`, which is many times slower on the last of three axes than of two."""
+    if block.ndim < 3 or axis < block.ndim - 1:
+        return block.index_select(axis, indices)
+    return block.flatten(0, -2).index_select(1, indices).reshape(block.shape)
 
 
 def axis_of(parent: str, groups: Sequence[str | None], child: int) -> int:

@@ -36,7 +36,8 @@ class _Cluster:
 
     block: int
     root: int
-    axes: Mapping[int, str]  # those within the root
+    still: tuple[int, ...]  # with the root's, all that belong to it
+    axes: Mapping[int, str]  # those of groups that are solved inside pairs of root units
     parents: Mapping[int, Mapping[str, int]]
     alone: bool  # whether no other axis of the block belongs to the family
 
@@ -54,7 +55,14 @@ class Family:
         self._root = root
         inside = [g for g in self._own if root in nesting.parents_of(g, self._within)]
         self.groups = [root, *nesting.by_depth(inside, self._within)]
-        homes = {group: self._home(group) for group in self.groups}
+        # A single unit with nothing inside has one permutation, as in depthwise convolutions.
+        parents = {p for g in inside for p in nesting.parents_of(g, self._within)}
+        homes = {
+            group: self._home(group)
+            for group in self.groups
+            if self._own[group] > 1 or group in {root, *parents}
+        }
+        self._inside = [group for group in homes if group != root]
         self._pairs = Pairs(homes, self._own, self._within)
         self._clusters = [
             cluster for block in range(len(blocks.groups)) for cluster in self._clusters_in(block)
@@ -125,13 +133,15 @@ class Family:
             for axis, g in members.items()
         }
         for root in (axis for axis, g in members.items() if g == self._root):
-            axes = {x: g for x, g in members.items() if parents[x].get(self._root) == root}
-            alone = len(axes) + 1 == len(members)
-            yield _Cluster(block, root, axes, {axis: parents[axis] for axis in axes}, alone)
+            still = [root, *(x for x in members if parents[x].get(self._root) == root)]
+            axes = {x: members[x] for x in still if members[x] in self._inside}
+            alone = len(still) == len(members)
+            above = {axis: parents[axis] for axis in axes}
+            yield _Cluster(block, root, tuple(still), axes, above, alone)
 
     def _guess(self, permutation: Permutation, clusters: Sequence[_Cluster]) -> Permutation:
         """Return the best permutations by some blocks, linear at the current permutation."""
-        moved = [self._blocks.moved(c.block, (c.root, *c.axes), permutation) for c in clusters]
+        moved = [self._blocks.moved(c.block, c.still, permutation) for c in clusters]
         size = self._own[self._root]
         rows, columns = self._chunks(clusters)
         tiles = [
@@ -146,6 +156,9 @@ class Family:
         self._former = solve_assignment(values, maximize=True, warm_start=self._former)
         flat = {**permutation, self._root: self._former.col_ind.cpu()}
         for group in self.groups[1:]:
+            if group not in self._inside:
+                flat[group] = nesting.parents_pairing(group, flat, self._own, self._within)
+                continue
             found = torch.cat([torch.cat([t[1][group].tensor for t in ln], 1) for ln in tiles])
             flat[group] = self._flat(group, Labelled(found, tiles[0][0][1][group].labels), flat)
         return {group: flat[group] for group in self.groups}
@@ -175,8 +188,7 @@ class Family:
             for cluster, b in zip(clusters, moved, strict=True)
         ]
         start = {
-            group: self._current(group, permutation, rows, len(columns))
-            for group in self.groups[1:]
+            group: self._current(group, permutation, rows, len(columns)) for group in self._inside
         }
         return self._pairs.best((self._root,), outer, _summed(parts), start)
 

@@ -6,6 +6,10 @@ linear assignment. We differ from the published loops in bookkeeping, not in dec
 whose neighbours haven't moved since its last solve is skipped, terms that depend on no permutation
 are multiplied once, each assignment starts from the group's last one, gains are summed in float64
 by gathering, and an assignment is replaced only by one that is better than rounding could make it.
+
+Our own are the groups inside groups and those on two axes of one tensor (see `families`), and a
+start that grows from the fixed axes: scrambled networks whose groups all meet in one, such as a
+transformer's stream, leave the descent from the identity in poor optima.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ def weight_matching(
     params_a: Mapping[str, torch.Tensor],
     params_b: Mapping[str, torch.Tensor],
     *,
-    init: Mapping[str, object] | Literal["identity", "anchored"] = "identity",
+    init: Mapping[str, object] | Literal["identity", "anchored"] | None = None,
     seed: int = 0,
     max_sweeps: int = _MAX_SWEEPS,
 ) -> Matching:
@@ -50,7 +54,9 @@ def weight_matching(
         spec: which axes share a permutation.
         params_a, params_b: state dicts of equal shapes; float32 or wider is computed in its own
             dtype, narrower in float32, sums in float64. BatchNorm statistics take no part.
-        init: where to start; the identity by default.
+        init: where to start: a permutation; "identity", as published; or "anchored", where each
+            group is first matched by the blocks that only fixed axes and groups matched before
+            touch besides, the group of which most is known first. None is the identity.
         seed: of the order in which groups are visited, drawn anew for each sweep.
         max_sweeps: stop after so many passes over all groups even if some would still move.
 
@@ -176,6 +182,8 @@ class _Flat:
     def anchor(self, permutation: Permutation, known: AbstractSet[str]) -> Permutation:
         """Return the best permutation by the blocks that only `known` groups move besides."""
         cost = self._blocks.cost(self._seen(known), permutation)
+        if cost is None:
+            return {self._group: permutation[self._group]}
         return {self._group: solve_assignment(cost, maximize=True).col_ind.cpu()}
 
     def _seen(self, known: AbstractSet[str]) -> list[Term]:
@@ -231,7 +239,7 @@ def _start(matcher: WeightMatcher, init: Mapping[str, object] | str | None) -> P
     if init == "anchored":
         return matcher.anchored()
     if not isinstance(init, Mapping):
-        raise ValueError(f"init must be identity, anchored or a permutation, got {init!r}")
+        raise ValueError(f'init must be "identity", "anchored" or a permutation, got {init!r}')
     return check_permutation(init, matcher.sizes, matcher.spec.within)
 
 

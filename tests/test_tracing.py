@@ -128,11 +128,9 @@ def traced_axis(model: nn.Module, name: str, axis: int) -> tuple[str | None, Per
         (lambda _, h: h.relu(), "P0"),
         (lambda _, h: torch.cat([h, h], 1), "P0 + P0"),
         (lambda _, h: torch.cat([h.relu(), -h], 1), "P0 + P0"),
-        (lambda _, h: h.repeat_interleave(3, dim=1), "P0*3"),
-        (lambda _, h: h.repeat(1, 3), "P0 + P0 + P0"),
+        (lambda _, h: h.repeat_interleave(3, dim=1), "P0*P1"),  # copies may change places, too
         (lambda _, h: h.chunk(2, 1)[0] * h.chunk(2, 1)[1], "P0"),
-        (lambda _, h: h[:, 2:9], "P0"),
-        (lambda _, h: functional.pad(h, (2, 1)), "2 + P0 + 1"),
+        (lambda _, h: functional.pad(h, (2, 1)).relu()[:, 1:-1], "1 + P0"),
         (lambda _, h: h.view(-1, 3, 4).softmax(2).flatten(1), "P0*P1"),
         (lambda _, h: h.view(-1, 3, 4).transpose(1, 2).softmax(1).flatten(1), "P1*P0"),
         (lambda _, h: functional.group_norm(h, 4), "P0*P1"),
@@ -141,19 +139,14 @@ def traced_axis(model: nn.Module, name: str, axis: int) -> tuple[str | None, Per
         (lambda _, h: h * torch.arange(12), None),
         (lambda _, h: h[:, torch.tensor([3, 1])], None),
         (lambda _, h: h.sort(1).values, None),
-        (lambda _, h: torch.outer(h[0], h[0]).reshape(1, -1), "P0*P0"),
+        (lambda _, h: (h[:, :, None] * h[:, None, :]).flatten(1), "P0*P0"),
         (lambda _, h: functional.one_hot(h.argmax(1), 12).float(), "P0"),
     ],
 )
 def test_what_one_operation_leaves_free(
     function: Callable[[nn.Module, Tensor], Tensor], layout: str | None
 ) -> None:
-    found, spec = traced_axis(hidden(function), "last.weight", 1)
-    if layout is None:
-        assert found is None or "P0" not in found or len(spec.groups) == 0
-    names = {group: f"P{k}" for k, group in enumerate(spec.groups)}
-    for group, name in names.items():
-        assert found is None or group == name
+    found, _ = traced_axis(hidden(function), "last.weight", 1)
     assert found == layout
 
 

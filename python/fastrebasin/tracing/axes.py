@@ -225,8 +225,9 @@ def at(axis: Axis, outer: Atom | None, k: int) -> Axis:
         join(found[0], other)
     if not found:
         assert isinstance(outer.target, Concatenation)
-        others = {a for other in axis.outer for a in _factors(other)} - {outer}
-        around = [at(other, outer, k) for other in others] + [outer.target.parts[k]]
+        others = dict.fromkeys(a for other in axis.outer for a in _factors(other))
+        around = [at(other, outer, k) for other in others if other is not outer]
+        around.append(outer.target.parts[k])
         found = [Atom(axis.size, outer=[a for other in around for a in _factors(other)])]
         axis.members.append((outer, k, found[0]))
     return found[0]

@@ -72,7 +72,7 @@ def _tie_families(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequenc
     for axes in everything:
         present = {head for axis in axes for head in heads(axis)}
         for atom in [atom for axis in axes for atom in atoms(axis)]:
-            for outer in {root(outer) for outer, _, _ in atom.members}:
+            for outer in dict.fromkeys(root(outer) for outer, _, _ in atom.members):
                 if depends(atom, outer) and (id(axes) in in_parameters or outer not in present):
                     decouple(atom, outer)
                     tied = True
@@ -81,16 +81,14 @@ def _tie_families(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequenc
 
 def _tie_to_fixed(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequence[Axis]]) -> bool:
     """Settle what lies within fixed axes, entry by entry or alike; return whether anything did."""
-    settled = False
     for atom, parents in _parents(everything).items():
-        for parent in (p for p in parents if p.fixed and p.target is None):
+        for parent in (p for p in parents if p.fixed):
             if parent.size <= _MANY and depends(atom, parent) and _multiplied(atom, parent, stated):
                 pull_apart(parent)
-            else:
-                decouple(atom, parent)
-                atom.independent.append(parent)
-            settled = True
-    return settled
+                return True
+            decouple(atom, parent)
+            atom.independent.append(parent)
+    return False
 
 
 def _multiplied(atom: Atom, parent: Atom, stated: Sequence[Sequence[Axis]]) -> bool:
@@ -105,41 +103,46 @@ def _parents(everything: Sequence[Sequence[Axis]]) -> dict[Atom, list[Atom]]:
 
     These are the atoms that are beside it wherever it occurs, and that also occur without it (or
     else the two together would be one larger group, or two that don't lie in each other).
-    Outermost first.
+    Outermost first. Dictionaries stand for sets here, because their order is always the same.
     """
-    beside: dict[Atom, set[Atom]] = {}
+    beside: dict[Atom, dict[Atom, None]] = {}
     count: dict[Atom, int] = {}
     for axes in everything:
         for block in _blocks([find(axis) for axis in axes]):
             for atom in block:
                 count[atom] = count.get(atom, 0) + 1
-                beside[atom] = beside[atom] & block if atom in beside else block
+                others = beside.get(atom, block)
+                beside[atom] = {other: None for other in others if other in block}
     found = {
-        atom: {
+        atom: [
             other
-            for other in others - {atom, *map(root, atom.independent)}
-            if other.size > 1 and count[other] > count[atom]
-        }
+            for other in others
+            if other.size > 1
+            and count[other] > count[atom]
+            and not any(root(tied) is other for tied in atom.independent)
+        ]
         for atom, others in beside.items()
         if not atom.fixed
     }
-    for parents in found.values():
-        for parent in list(parents):
-            parents |= found.get(parent, set())
+    # Whatever lies within an atom lies within what that lies within.
+    for atom, parents in found.items():
+        closed = [grand for parent in parents for grand in found.get(parent, ())]
+        found[atom] = list(dict.fromkeys([*closed, *parents]))
     return {
         atom: sorted(parents, key=lambda parent: len(found.get(parent, ())))
         for atom, parents in found.items()
     }
 
 
-def _blocks(axes: Sequence[Axis]) -> Iterator[set[Atom]]:
+def _blocks(axes: Sequence[Axis]) -> Iterator[dict[Atom, None]]:
     """Yield the atoms of each block of a tensor, cut wherever an axis is a concatenation."""
     for d, axis in enumerate(axes):
         factors = axis.factors if isinstance(axis, Product) else (axis,)
         if isinstance(factors[-1], Concatenation):
             for part in factors[-1].parts:
-                inner = (find(part), *factors[:-1])
+                inner = (*factors[:-1], find(part))
                 yield from _blocks([*axes[:d], *inner, *axes[d + 1 :]])
             return
-    here = {atom for axis in axes for atom in atoms(axis)}
-    yield here | {other for atom in here for axis in atom.numbered for other in atoms(axis)}
+    here = [atom for axis in axes for atom in atoms(axis)]
+    numbered = [other for atom in here for axis in atom.numbered for other in atoms(axis)]
+    yield dict.fromkeys([*here, *numbered])

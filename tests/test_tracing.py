@@ -13,7 +13,7 @@ from torch.nn import functional
 from zoo import LARGE, ZOO, Entry
 
 import fastrebasin as fr
-from fastrebasin import PermutationSpec, architectures, trace
+from fastrebasin import PermutationSpec, TracingWarning, architectures, trace
 from fastrebasin._calls import arguments, tensors_in
 from fastrebasin.experiments.models import MLP, resnet20, vgg11
 
@@ -154,3 +154,132 @@ def test_units_inside_sets_have_permutations_of_their_own_for_each_set() -> None
     _, spec = traced_axis(hidden(lambda _, h: functional.group_norm(h, 4)), "last.weight", 1)
     assert dict(spec.within) == {"P1": ("P0",)}
     assert spec.sizes == {"P0": 4, "P1": 12}
+
+
+def test_experts_have_units_of_their_own() -> None:
+    entry = next(entry for entry in ZOO if entry.name == "Mixture of experts")
+    spec = trace(entry.build(), entry.inputs())
+    experts, units = spec.axes["layer1.w1"][0], spec.axes["layer1.w1"][2]
+    assert spec.within[units or ""] == (experts,)
+    assert spec.axes["layer1.router.weight"][0] == experts
+
+
+def test_a_shared_module_used_twice_has_one_group() -> None:
+    layer = nn.Linear(12, 12)
+    found, spec = traced_axis(
+        hidden(lambda self, h: self.twice(self.twice(h).relu()), twice=layer), "last.weight", 1
+    )
+    assert found == "P0"
+    assert spec.axes["twice.weight"] == ("P0", "P0")
+
+
+def test_tied_tensors_move_as_one() -> None:
+    model = Module(
+        lambda self, x: self.head(self.embedding(x).relu()),
+        embedding=nn.Embedding(7, 12), head=nn.Linear(12, 7, bias=False),
+    )  # fmt: skip
+    model.head.weight = model.embedding.weight
+    spec = trace(model, torch.arange(7))
+    assert dict(spec.axes) == {"embedding.weight": (None, "P0"), "head.weight": (None, "P0")}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_left_in_training_is_traced_in_eval_mode_and_left_as_it_was(training: bool) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+    model.train(training)
+    model[2].eval()
+    before = copy.deepcopy(model.state_dict())
+    spec = trace(model, torch.randn(4, 5))
+    assert list(spec.sizes.values()) == [8]
+    assert [module.training for module in model] == [training, training, False, training]
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Holder:
+    """An output that torch.export knows nothing of."""
+
+    def __init__(self, logits: Tensor, name: str) -> None:
+        self.logits = logits
+        self.name = name
+
+
+def test_outputs_may_be_any_object_or_only_a_part_of_one() -> None:
+    def holding(self: nn.Module, x: Tensor) -> Holder:
+        return Holder(self.b(self.a(x).relu()), "result")
+
+    model = Module(holding, a=nn.Linear(5, 8), b=nn.Linear(8, 2))
+    assert list(trace(model, torch.randn(4, 5)).sizes.values()) == [8]
+
+    both = Module(
+        lambda self, x: {"hidden": self.a(x), "logits": self.b(self.a(x).relu())},
+        a=nn.Linear(5, 8), b=nn.Linear(8, 2),
+    )  # fmt: skip
+    assert not trace(both, torch.randn(4, 5)).groups
+    assert trace(both, torch.randn(4, 5), outputs=lambda out: out["logits"]).groups
+
+
+def test_control_flow_that_depends_on_data_is_refused_with_advice() -> None:
+    model = Module(
+        lambda self, x: self.a(x) if x.sum() > 0 else self.b(x),
+        a=nn.Linear(5, 2), b=nn.Linear(5, 2),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"can't be traced.*depends on data.*from_axes"):
+        trace(model, torch.randn(4, 5))
+
+
+@torch.library.custom_op("fastrebasin_tests::rank", mutates_args=())
+def rank(x: Tensor) -> Tensor:
+    """Sum up to each unit, an operation that tracing knows nothing of."""
+    return x.cumsum(1)
+
+
+@rank.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def test_unknown_operations_fix_what_they_touch_and_are_named() -> None:
+    model = nn.Sequential(
+        nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), Module(lambda _, h: rank(h)), nn.Linear(6, 2)
+    )
+    with pytest.warns(TracingWarning, match=r"fastrebasin_tests\.rank.*test_tracing\.py"):
+        spec = trace(model, torch.randn(4, 5))
+    assert list(spec.sizes.values()) == [8]
+    assert "rank" in spec.describe()
+    assert "rank" in PermutationSpec.from_json(spec.to_json()).notes[0]
+
+
+def test_what_is_not_a_model_and_what_it_cannot_run_on() -> None:
+    with pytest.raises(TypeError, match="model must be a torch module, got int"):
+        trace(3, torch.randn(2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Linear can't be traced.*dim"):
+        trace(nn.Linear(4, 2), torch.randn(3, 5))
+
+
+def test_outputs_that_prove_nothing_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 1), nn.Softmax(1))
+    with pytest.raises(ValueError, match="proves nothing"):
+        trace(model, torch.randn(4, 5))
+    assert trace(model, torch.randn(4, 5), verify=False).groups
+
+
+def test_buffers_stay_unless_asked_for() -> None:
+    model = Module(
+        lambda self, x: self.b((self.a(x) + self.table).relu()),
+        a=nn.Linear(5, 8),
+        b=nn.Linear(8, 2),
+    )
+    model.register_buffer("table", torch.randn(8))
+    assert not trace(model, torch.randn(4, 5)).groups
+    spec = trace(model, torch.randn(4, 5), buffers=True)
+    assert spec.axes["table"] == ("P0",)
+
+
+def test_models_that_cast_inside_are_proved_in_their_own_precision() -> None:
+    model = Module(
+        lambda self, x: self.b(self.a(x).relu().float()), a=nn.Linear(5, 8), b=nn.Linear(8, 2)
+    )
+    spec = trace(model, torch.randn(4, 5))
+    with pytest.raises(ValueError, match="does not preserve"):
+        PermutationSpec.from_axes({**spec.axes, "a.bias": (None,)}).verify(model, torch.randn(4, 5))

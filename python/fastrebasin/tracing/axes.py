@@ -376,7 +376,7 @@ def _split_parts(axis: Concatenation, size: int) -> tuple[Axis, Axis] | None:
         if sum(g.size for g in gathered) % size == 0:
             parts.append(Concatenation(tuple(gathered)))
             gathered = []
-    if gathered:
+    if gathered or len(parts) == 1:
         return None
     pairs = [take_inner(part, size) for part in parts]
     outer = Atom(axis.size // size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,8 +44,7 @@ def capture(
     Raises:
         ValueError: neither can make a graph; says why, and what to do.
     """
-    with _eval_mode(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the tracers think of the model's code
+    with _eval_mode(model), _silence():
         try:
             return _exported(model, args, kwargs, outputs)
         except Exception as error:
@@ -130,9 +130,12 @@ def _simplified(graph: fx.Graph) -> list[fx.Node]:
 
     One item of a `torch.stack` is that item itself: the stack would say that its items move alike,
     which those of a recurrent network's last hidden states don't. An `as_strided` that changes
-    nothing goes.
+    nothing goes, and so do assertions.
     """
     aten = torch.ops.aten
+    for node in graph.nodes:
+        if "assert" in str(node.target) and not node.users:
+            graph.erase_node(node)
     for node in graph.find_nodes(op="call_function", target=aten.select.int):
         item = _stacked_item(node)
         if item is not None:
@@ -175,6 +178,20 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what the tracers think of the model's code to ourselves; errors are raised anyway."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled = logger.disabled
+    try:
+        logger.disabled = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was_disabled
 
 
 def _line(error: Exception) -> str:

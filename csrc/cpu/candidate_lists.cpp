@@ -66,41 +66,34 @@ void CandidateLists<T>::fill(std::int64_t i, const std::int32_t* columns, std::i
                              T bound, T near_bound) {
   List& list = lists_[i];
   const T* const row = problem_.row(i);
-  const T* const ceiling = problem_.ceiling();
-  const T sign = problem_.sign();
-  std::uint32_t near = 0, far = static_cast<std::uint32_t>(count);
-  const auto put = [&](std::uint32_t place, T cost, std::int32_t column) {
-    constexpr std::uint32_t size = Block::size;
-    Block& block = list.blocks[place / size];
-    block.costs[place % size] = cost;
-    block.columns[place % size] = column;
-  };
   for (std::int64_t k = 0; k < count; ++k) {
-    const std::int32_t j = columns[k];
-    const T cost = sign * row[j];
-    const bool is_near = cost - ceiling[j] <= near_bound;
-    put(is_near ? near : far - 1, cost, j);
-    near += is_near;
-    far -= !is_near;
+    Block& block = list.blocks[k / Block::size];
+    block.columns[k % Block::size] = columns[k];
+    block.costs[k % Block::size] = problem_.sign() * row[columns[k]];
   }
-  for (std::int64_t k = count; k < capacity && k % Block::size != 0; ++k)
-    put(static_cast<std::uint32_t>(k), T(infinity), 0);
   list.bound = bound;
-  list.near_bound = near_bound;
   list.count = static_cast<std::int32_t>(count);
-  list.near_count = static_cast<std::int32_t>(near);
+  move_near_bound(list, near_bound);
+}
+
+template <typename T>
+void CandidateLists<T>::move_near_bound(List& list, double near_bound) {
+  list.near_bound = near_bound;
+  list.near_count = static_cast<std::int32_t>(
+      problem_.kernels().partition(list.blocks, list.count, problem_.prices().data(), near_bound));
 }
 
 template <typename T>
 BestTwo CandidateLists<T>::choose_listed(std::int64_t i) {
   problem_.count_reads(capacity);
   for (bool renewed = false;; renewed = true) {
-    const List& list = lists_[i];
+    List& list = lists_[i];
     const auto best_of = [&](std::int64_t count) {
       return problem_.kernels().best_two_listed(list.blocks, count, problem_.prices().data());
     };
     BestTwo choice = best_of(list.near_count);
-    if (choice.second > list.near_bound) choice = best_of(list.count);
+    const bool far = choice.second > list.near_bound;
+    if (far) choice = best_of(list.count);
     if (choice.best <= list.bound) {
       if (choice.best_col != none)
         choice.best_col =
@@ -108,6 +101,8 @@ BestTwo CandidateLists<T>::choose_listed(std::int64_t i) {
                 ? list.blocks[choice.best_col / Block::size].columns[choice.best_col % Block::size]
                 : preferred_tie(i, choice.best);
       choice.second = std::max(choice.best, std::min(choice.second, list.bound));
+      if (far && choice.second < list.bound)
+        move_near_bound(list, choice.second + (list.bound - choice.second) / 2);
       return choice;
     }
     // The bound may lie below the best by what rounding a price up to T makes.

@@ -19,7 +19,7 @@ namespace fastrebasin::cpu {
 template <typename T>
 class CandidateLists {
  public:
-  static constexpr std::int64_t capacity = 64;  // of a list
+  static constexpr std::int64_t capacity = list_capacity;
 
   // `equal` are in no list; they must outlive the lists.
   CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal);
@@ -45,7 +45,8 @@ class CandidateLists {
   }
 
   // Calls visit(column, reduced cost) for the candidates of row i: the near ones, or the others. No
-  // reduced cost of the others is below near_bound, and none outside the list below bound.
+  // reduced cost of the others is below near_bound, and none outside the list below bound. As
+  // prices fall, a row that looked at all candidates moves near_bound up, so that it needn't often.
   template <typename Visit>
   void visit_near(std::int64_t i, Visit visit) const {
     visit_range(i, 0, lists_[i].near_count, visit);
@@ -80,6 +81,7 @@ class CandidateLists {
 
   void list_allowed(std::int64_t i);
   void fill(std::int64_t i, const std::int32_t* columns, std::int64_t count, T bound, T near_bound);
+  void move_near_bound(List& list, double near_bound);
   double cost(std::int64_t i, std::int64_t j) const;
   std::int64_t preferred_tie(std::int64_t i, double reduced) const;
 

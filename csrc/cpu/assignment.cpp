@@ -141,10 +141,10 @@ Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const Dea
                         const std::vector<std::int64_t>& rows) {
   std::vector<Listing> listed(problem.rows(), Listing::complete);
   problem.for_each(rows, [&](std::int64_t i) {
-    if (!dead_columns_agree(problem, dead, i)) {
-      listed[i] = Listing::not_dead;
-    } else if (!lists.list(i)) {
+    if (!lists.list(i)) {
       listed[i] = Listing::invalid_entry;
+    } else if (!dead_columns_agree(problem, dead, i)) {  // now that the row is in the cache
+      listed[i] = Listing::not_dead;
     }
   });
   return *std::max_element(listed.begin(), listed.end());
@@ -195,9 +195,9 @@ AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double
   }
   if (listing == Listing::invalid_entry) return AssignmentStatus::invalid_entry;
   price_spares(equal, lists, rows);
-  const bool complete =
-      complete_sparse(problem, lists, equal, begin_assignment(problem, lists, equal, rows, warm)) &&
-      bring_back(problem, lists, equal, dead);
+  const bool complete = complete_sparse(problem, lists, equal, dead,
+                                        begin_assignment(problem, lists, equal, rows, warm)) &&
+                        bring_back(problem, lists, equal, dead);
   if (!complete) return AssignmentStatus::infeasible;
   if (gap) *gap = certified_gap(problem, lists, rows, dead);
   return AssignmentStatus::optimal;

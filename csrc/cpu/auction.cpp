@@ -20,7 +20,7 @@ constexpr double tolerances[] = {0.3, 0.06, 0.012, 0.0024};
 constexpr std::int64_t leave_one_in = 256;
 
 // Prices can only get worse after so many bids for each row: rows compete for too few columns.
-constexpr std::int64_t bids_per_row = 6;
+constexpr std::int64_t bids_per_row = 24;
 
 // The median over rows of how far a list reaches above its best candidate.
 template <typename T>

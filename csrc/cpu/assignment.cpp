@@ -89,8 +89,9 @@ AssignmentStatus assign_from(const WarmStart& warm, Problem<T>& problem,
   const std::vector<std::int64_t> rows = rows_but(problem.rows(), {});
   for (const std::int64_t i : rows)
     if (!problem.range(i).valid) return AssignmentStatus::invalid_entry;
-  unassigned = assign_tight_pairs(problem, warm, rows,
-                                  [&](std::int64_t i) { return problem.best_two(i).best; });
+  unassigned = assign_tight_pairs(problem, warm, rows, [&](std::int64_t i, std::int64_t j) {
+    return problem.reduced_cost(i, j) <= problem.best_two(i).best;
+  });
   return AssignmentStatus::optimal;
 }
 
@@ -111,7 +112,7 @@ double certified_gap(const Problem<T>& problem, CandidateLists<T>& lists,
                      const std::vector<std::int64_t>& rows, const DeadUnits& dead) {
   double gap = 0.0;
   for (const std::int64_t i : rows)
-    gap += lists.reduced_cost(i, problem.col4row[i]) - lists.choose(i).best;
+    gap += lists.reduced_cost(i, problem.col4row[i]) - lists.best(i);
   const double highest = *std::max_element(problem.prices().begin(), problem.prices().end());
   for (const std::int64_t i : dead.rows) gap += highest - problem.price(problem.col4row[i]);
   return gap;
@@ -158,9 +159,11 @@ std::vector<std::int64_t> begin_assignment(Problem<T>& problem, CandidateLists<T
                                            EqualColumns<T>& equal,
                                            const std::vector<std::int64_t>& rows,
                                            const WarmStart* warm) {
-  const auto best = [&](std::int64_t i) { return lists.choose(i).best; };
+  const auto is_tight = [&](std::int64_t i, std::int64_t j) {
+    return lists.reduced_cost(i, j) <= lists.best(i);
+  };
   const std::vector<std::int64_t> left =
-      warm ? assign_tight_pairs(problem, *warm, rows, best) : rows;
+      warm ? assign_tight_pairs(problem, *warm, rows, is_tight) : rows;
   const std::vector<std::int64_t> unassigned = assign_free_bests(problem, lists, left);
   const std::size_t few = warm ? rows.size() / 2 : rows.size() / 10;
   if (problem.rows() != problem.cols() || unassigned.size() <= few) return unassigned;

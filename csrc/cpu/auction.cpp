@@ -28,8 +28,8 @@ double typical_spread(CandidateLists<T>& lists, const std::vector<std::int64_t>&
   std::vector<double> spreads;
   const std::size_t step = std::max<std::size_t>(1, rows.size() / 256);
   for (std::size_t k = 0; k < rows.size(); k += step) {
-    const BestTwo choice = lists.choose_listed(rows[k]);
-    const double spread = lists.bound(rows[k]) - choice.best;
+    const double best = lists.best_listed(rows[k]);
+    const double spread = lists.bound(rows[k]) - best;
     if (spread < infinity) spreads.push_back(spread);
   }
   if (spreads.empty()) return 0.0;
@@ -72,7 +72,7 @@ class Auction {
   bool stays(std::int64_t i, double tolerance) {
     const std::int64_t j = problem_.col4row[i];
     if (j == none) return false;
-    const double best = lists_.choose_listed(i).best;
+    const double best = lists_.best_listed(i);
     if (lists_.reduced_cost(i, j) <= std::min(best, equal_.reduced_cost(i)) + tolerance) {
       if (equal_.holds(j)) add_holder(i, equal_.cost(i) - best);
       return true;
@@ -127,7 +127,7 @@ class Auction {
       Holder holder = holders_.back();
       holders_.pop_back();
       if (holder.second == newest) return holder;
-      const double now = equal_.cost(holder.second) - lists_.choose_listed(holder.second).best;
+      const double now = equal_.cost(holder.second) - lists_.best_listed(holder.second);
       if (now >= holder.first) return holder;
       add_holder(holder.second, now);
     }

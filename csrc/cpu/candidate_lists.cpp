@@ -10,7 +10,7 @@
 namespace fastrebasin::cpu {
 template <typename T>
 CandidateLists<T>::CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal)
-    : problem_(problem), equal_(equal), lists_(problem.rows()) {}
+    : problem_(problem), equal_(equal), lists_(new List[problem.rows()]) {}
 
 template <typename T>
 void CandidateLists<T>::build(std::int64_t i) {
@@ -66,10 +66,10 @@ void CandidateLists<T>::fill(std::int64_t i, const std::int32_t* columns, std::i
                              T bound, T near_bound) {
   List& list = lists_[i];
   const T* const row = problem_.row(i);
-  for (std::int64_t k = 0; k < count; ++k) {
+  for (std::int64_t k = 0; k < count || k % Block::size != 0; ++k) {
     Block& block = list.blocks[k / Block::size];
-    block.columns[k % Block::size] = columns[k];
-    block.costs[k % Block::size] = problem_.sign() * row[columns[k]];
+    block.columns[k % Block::size] = k < count ? columns[k] : 0;
+    block.costs[k % Block::size] = k < count ? problem_.sign() * row[columns[k]] : T(infinity);
   }
   list.bound = bound;
   list.count = static_cast<std::int32_t>(count);
@@ -109,6 +109,18 @@ BestTwo CandidateLists<T>::choose_listed(std::int64_t i) {
     if (renewed) return problem_.best_two(i);
     build(i);
   }
+}
+
+template <typename T>
+double CandidateLists<T>::best_listed(std::int64_t i) {
+  problem_.count_reads(capacity);
+  const List& list = lists_[i];
+  const auto best_of = [&](std::int64_t count) {
+    return problem_.kernels().best_two_listed(list.blocks, count, problem_.prices().data()).best;
+  };
+  double best = best_of(list.near_count);
+  if (best > list.near_bound) best = best_of(list.count);
+  return best <= list.bound ? best : choose_listed(i).best;
 }
 
 template <typename T>

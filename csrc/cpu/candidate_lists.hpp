@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "cpu/equal_columns.hpp"
@@ -36,8 +38,12 @@ class CandidateLists {
   // never an overestimate.
   BestTwo choose_listed(std::int64_t i);
 
+  // The reduced cost of that edge alone.
+  double best_listed(std::int64_t i);
+
   // The best edge of row i. One of several equal columns has no lead over the others.
   BestTwo choose(std::int64_t i);
+  double best(std::int64_t i) { return std::min(best_listed(i), equal_.reduced_cost(i)); }
 
   // What row i pays for column j at the present prices.
   double reduced_cost(std::int64_t i, std::int64_t j) const {
@@ -87,7 +93,7 @@ class CandidateLists {
 
   Problem<T>& problem_;
   const EqualColumns<T>& equal_;
-  std::vector<List> lists_;
+  std::unique_ptr<List[]> lists_;  // for each row
   std::int64_t builds_ = 0;
 };
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import math
+import multiprocessing
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -94,6 +96,29 @@ def cpu_seconds(function: Callable[[], Any], entries: int) -> tuple[float, Any]:
     return (time.thread_time() - start) / calls, result
 
 
+def cpu_seconds_within(
+    limit: float, function: Callable[[], Any], entries: int
+) -> tuple[float, Any] | None:
+    """Return the same of a call in a forked child; None where it took more CPU time than that."""
+    fork = multiprocessing.get_context("fork")
+    receive, send = fork.Pipe(duplex=False)
+
+    def work() -> None:
+        signal.setitimer(signal.ITIMER_PROF, limit)  # whose signal ends the process
+        send.send(cpu_seconds(function, entries))
+
+    child = fork.Process(target=work)
+    child.start()
+    send.close()
+    try:
+        found: tuple[float, Any] = receive.recv()
+    except EOFError:
+        return None
+    finally:
+        child.join()
+    return found
+
+
 @dataclass
 class Judge:
     """Decides whether an answer to one square problem is optimal, in float64.
@@ -126,11 +151,17 @@ class Judge:
 
 @dataclass
 class Timer:
-    """Times solvers in turns, and skips what would take longer than one is willing to wait."""
+    """Times solvers in turns, and skips what would take longer than one is willing to wait.
+
+    Matrices of `limit_from` rows and more are given to rivals in child processes, which are killed
+    after `limit` times our own time: nothing is skipped, and what takes hours takes seconds.
+    """
 
     repeats: int
     patience: float  # seconds
     largest_for_peers: int
+    limit: float = math.inf
+    limit_from: int = 0
     _last: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
 
     def measure(
@@ -149,18 +180,30 @@ class Timer:
             for solver, taken in times.items():
                 if turn and (solver in found or max(taken) > self.patience):
                     continue
-                seconds, columns = cpu_seconds(partial(solvers[solver], cost), cost.size)
+                solve = partial(solvers[solver], cost)
+                if self._is_limited(solver, len(cost)):
+                    answer = cpu_seconds_within(self.limit * max(times["ours"]), solve, cost.size)
+                else:
+                    answer = cpu_seconds(solve, cost.size)
+                if answer is None:
+                    found[solver] = f"over {self.limit:g} times ours"
+                    continue
+                seconds, columns = answer
                 taken.append(seconds)
                 if not judge.accepts(columns):
                     found[solver] = f"WRONG by {judge.excess(columns):.1e}"
         for solver, values in times.items():
-            found.setdefault(solver, statistics.median(values))
-            self._last[solver, name] = len(cost), max(values)
+            if solver not in found:
+                found[solver] = statistics.median(values)
+                self._last[solver, name] = len(cost), max(values)
         return found
+
+    def _is_limited(self, solver: str, n: int) -> bool:
+        return self.limit < math.inf and n >= self.limit_from and not solver.startswith("ours")
 
     def _is_too_slow(self, solver: str, name: str, n: int) -> bool:
         """Whether the cube of the size, or the size itself, says not to start a solver."""
-        if solver.startswith("ours"):
+        if solver.startswith("ours") or self._is_limited(solver, n):
             return False
         if (solver, name) not in self._last:
             return n > self.largest_for_peers

@@ -49,6 +49,7 @@ import fastrebasin
 Row = dict[str, Any]
 BATCHES = [(208, 300), (144, 64)]
 SMALL = range(2, 9)
+FASTER = 1 / 1.2  # a peer's time over ours from which on we say that it is faster
 
 
 def shown(seconds: float | str) -> str:
@@ -68,7 +69,7 @@ def warm_name(noise: float) -> str:
 
 def measure_case(case: Case, timer: Timer, peers: dict[str, Solver], noises: list[float]) -> Row:
     """Time all solvers on one matrix and print a line."""
-    solvers: dict[str, Solver] = {"scipy": scipy_solver, "ours": our_solver}
+    solvers: dict[str, Solver] = {"ours": our_solver, "scipy": scipy_solver}
     solvers |= {warm_name(noise): warm_solver(case.cost, noise) for noise in noises}
     times = timer.measure(case.name, case.cost, solvers | peers)
     read, seconds = fastest_read(case.cost, timer.repeats)
@@ -103,6 +104,19 @@ def worst(rows: list[Row], rivals: Callable[[Row], list[Any]]) -> str:
     return "-" if not found else "x{:.2f} ({})".format(*min(found))
 
 
+def remarks(row: Row) -> list[str]:
+    """Return who was wrong, or faster than we, on one matrix."""
+    lines = []
+    for solver, value in row["seconds"].items():
+        quotient = ratio(value, row["seconds"]["ours"])
+        enough = 1.0 if solver == "scipy" else FASTER
+        if isinstance(value, str) and value.startswith("WRONG"):
+            lines.append(f"{solver} on {row['matrix']}: {value}")
+        elif not solver.startswith("ours") and quotient is not None and quotient < enough:
+            lines.append(f"{solver} on {row['matrix']}: x{quotient:.2f}")
+    return lines
+
+
 def table(title: str, sizes: list[int], lines: dict[str, list[str]]) -> None:
     """Print rows by name and a column for each size."""
     width = max(len(name) for name in lines)
@@ -133,10 +147,7 @@ def summarise(rows: list[Row], peers: dict[str, Solver], noises: list[float]) ->
         print(f"n={n}: scipy / ours {worst(here, lambda row: [row['seconds']['scipy']])}", end="")
         rivals = worst(here, lambda row: [row["seconds"][name] for name in peers])
         print(f"; best peer / ours {rivals}")
-        for row in here:
-            for solver, value in row["seconds"].items():
-                if isinstance(value, str) and value.startswith("WRONG"):
-                    print(f"    {solver} on {row['matrix']}: {value}")
+        print("".join(f"    {line}\n" for row in here for line in remarks(row)), end="")
     print()
 
 
@@ -235,6 +246,8 @@ def arguments() -> argparse.Namespace:
     add("--peers", nargs="*", help="only these, such as lapx.lapjvr; none for SciPy alone")
     add("--patience", type=float, default=30, help="seconds that a solver may take, by its last")
     add("--largest-for-peers", type=int, default=8192, help="size to try solvers unmet at")
+    add("--limit", type=float, default=math.inf, help="kill rivals after so many times our time")
+    add("--limit-from", type=int, default=1024, help="size from which on they are")
     add("--sections", nargs="+", choices=["single", "batch", "small"],
         default=["single", "batch", "small"])  # fmt: skip
     add("--data-dir", type=Path, default=os.environ.get("FASTREBASIN_DATA"))
@@ -253,7 +266,13 @@ def main() -> None:
     print("  ".join(f"{name} {version}" for name, version in versions.items()))
     if "mnist" in options.kinds and options.data_dir is None:
         print("mnist: skipped, neither --data-dir nor FASTREBASIN_DATA names a folder")
-    timer = Timer(options.repeats, options.patience, options.largest_for_peers)
+    timer = Timer(
+        options.repeats,
+        options.patience,
+        options.largest_for_peers,
+        options.limit,
+        options.limit_from,
+    )
     record: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),

@@ -89,8 +89,9 @@ AssignmentStatus assign_from(const WarmStart& warm, Problem<T>& problem,
   const std::vector<std::int64_t> rows = rows_but(problem.rows(), {});
   for (const std::int64_t i : rows)
     if (!problem.range(i).valid) return AssignmentStatus::invalid_entry;
-  unassigned = assign_tight_pairs(problem, warm, rows,
-                                  [&](std::int64_t i) { return problem.best_two(i).best; });
+  unassigned = assign_tight_pairs(problem, warm, rows, [&](std::int64_t i, std::int64_t j) {
+    return problem.reduced_cost(i, j) <= problem.best_two(i).best;
+  });
   return AssignmentStatus::optimal;
 }
 
@@ -111,7 +112,7 @@ double certified_gap(const Problem<T>& problem, CandidateLists<T>& lists,
                      const std::vector<std::int64_t>& rows, const DeadUnits& dead) {
   double gap = 0.0;
   for (const std::int64_t i : rows)
-    gap += lists.reduced_cost(i, problem.col4row[i]) - lists.choose(i).best;
+    gap += lists.reduced_cost(i, problem.col4row[i]) - lists.best(i);
   const double highest = *std::max_element(problem.prices().begin(), problem.prices().end());
   for (const std::int64_t i : dead.rows) gap += highest - problem.price(problem.col4row[i]);
   return gap;
@@ -141,10 +142,10 @@ Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const Dea
                         const std::vector<std::int64_t>& rows) {
   std::vector<Listing> listed(problem.rows(), Listing::complete);
   problem.for_each(rows, [&](std::int64_t i) {
-    if (!dead_columns_agree(problem, dead, i)) {
-      listed[i] = Listing::not_dead;
-    } else if (!lists.list(i)) {
+    if (!lists.list(i)) {
       listed[i] = Listing::invalid_entry;
+    } else if (!dead_columns_agree(problem, dead, i)) {  // now that the row is in the cache
+      listed[i] = Listing::not_dead;
     }
   });
   return *std::max_element(listed.begin(), listed.end());
@@ -158,9 +159,11 @@ std::vector<std::int64_t> begin_assignment(Problem<T>& problem, CandidateLists<T
                                            EqualColumns<T>& equal,
                                            const std::vector<std::int64_t>& rows,
                                            const WarmStart* warm) {
-  const auto best = [&](std::int64_t i) { return lists.choose(i).best; };
+  const auto is_tight = [&](std::int64_t i, std::int64_t j) {
+    return lists.reduced_cost(i, j) <= lists.best(i);
+  };
   const std::vector<std::int64_t> left =
-      warm ? assign_tight_pairs(problem, *warm, rows, best) : rows;
+      warm ? assign_tight_pairs(problem, *warm, rows, is_tight) : rows;
   const std::vector<std::int64_t> unassigned = assign_free_bests(problem, lists, left);
   const std::size_t few = warm ? rows.size() / 2 : rows.size() / 10;
   if (problem.rows() != problem.cols() || unassigned.size() <= few) return unassigned;
@@ -195,9 +198,9 @@ AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double
   }
   if (listing == Listing::invalid_entry) return AssignmentStatus::invalid_entry;
   price_spares(equal, lists, rows);
-  const bool complete =
-      complete_sparse(problem, lists, equal, begin_assignment(problem, lists, equal, rows, warm)) &&
-      bring_back(problem, lists, equal, dead);
+  const bool complete = complete_sparse(problem, lists, equal, dead,
+                                        begin_assignment(problem, lists, equal, rows, warm)) &&
+                        bring_back(problem, lists, equal, dead);
   if (!complete) return AssignmentStatus::infeasible;
   if (gap) *gap = certified_gap(problem, lists, rows, dead);
   return AssignmentStatus::optimal;

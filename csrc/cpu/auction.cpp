@@ -7,20 +7,25 @@
 #include "cpu/auction.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace fastrebasin::cpu {
 namespace {
 
 // Tolerances in units of the typical spread of a row's candidates, chosen by measurement on
-// correlation and weight-matching matrices of trained networks.
+// correlation and weight-matching matrices of trained networks. These seldom need the first: only
+// where many rows compete for few columns do prices have far to fall.
 constexpr double tolerances[] = {0.3, 0.06, 0.012, 0.0024};
 
 // A phase ends when all but this share of the rows is assigned.
 constexpr std::int64_t leave_one_in = 256;
 
+// A start at the second tolerance that takes more bids for each row than this was too fine.
+constexpr std::int64_t bids_to_settle = 14;
+
 // Prices can only get worse after so many bids for each row: rows compete for too few columns.
-constexpr std::int64_t bids_per_row = 6;
+constexpr std::int64_t bids_per_row = 24;
 
 // The median over rows of how far a list reaches above its best candidate.
 template <typename T>
@@ -28,8 +33,8 @@ double typical_spread(CandidateLists<T>& lists, const std::vector<std::int64_t>&
   std::vector<double> spreads;
   const std::size_t step = std::max<std::size_t>(1, rows.size() / 256);
   for (std::size_t k = 0; k < rows.size(); k += step) {
-    const BestTwo choice = lists.choose_listed(rows[k]);
-    const double spread = lists.bound(rows[k]) - choice.best;
+    const double best = lists.best_listed(rows[k]);
+    const double spread = lists.bound(rows[k]) - best;
     if (spread < infinity) spreads.push_back(spread);
   }
   if (spreads.empty()) return 0.0;
@@ -44,7 +49,8 @@ class Auction {
   Auction(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal)
       : problem_(problem), lists_(lists), equal_(equal) {}
 
-  void phase(const std::vector<std::int64_t>& rows, double tolerance) {
+  // Returns whether so many bids for each row were enough.
+  bool phase(const std::vector<std::int64_t>& rows, double tolerance, std::int64_t bids_each) {
     std::vector<std::int64_t> queue;
     holders_.clear();
     free_equal_.clear();
@@ -53,13 +59,14 @@ class Auction {
     for (const std::int64_t j : equal_.cols())
       if (problem_.row4col[j] == none) free_equal_.push_back(j);
     const std::size_t enough = rows.size() / leave_one_in;
-    auto budget = bids_per_row * static_cast<std::int64_t>(rows.size());
+    auto budget = bids_each * static_cast<std::int64_t>(rows.size());
     while (queue.size() > enough && budget-- > 0) {
       const std::int64_t i = queue.back();
       queue.pop_back();
       const std::int64_t displaced = bid(i, tolerance);
       if (displaced != none) queue.push_back(displaced);
     }
+    return queue.size() <= enough;
   }
 
  private:
@@ -72,7 +79,7 @@ class Auction {
   bool stays(std::int64_t i, double tolerance) {
     const std::int64_t j = problem_.col4row[i];
     if (j == none) return false;
-    const double best = lists_.choose_listed(i).best;
+    const double best = lists_.best_listed(i);
     if (lists_.reduced_cost(i, j) <= std::min(best, equal_.reduced_cost(i)) + tolerance) {
       if (equal_.holds(j)) add_holder(i, equal_.cost(i) - best);
       return true;
@@ -127,7 +134,7 @@ class Auction {
       Holder holder = holders_.back();
       holders_.pop_back();
       if (holder.second == newest) return holder;
-      const double now = equal_.cost(holder.second) - lists_.choose_listed(holder.second).best;
+      const double now = equal_.cost(holder.second) - lists_.best_listed(holder.second);
       if (now >= holder.first) return holder;
       add_holder(holder.second, now);
     }
@@ -149,7 +156,10 @@ void auction_prices(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<
   problem.clear_assignment();
   if (!(spread > 0)) return;  // ties everywhere: no price is better than another
   Auction<T> auction(problem, lists, equal);
-  for (const double tolerance : tolerances) auction.phase(rows, tolerance * spread);
+  std::size_t next = 2;
+  if (!auction.phase(rows, tolerances[1] * spread, bids_to_settle)) next = 0;
+  for (; next < std::size(tolerances); ++next)
+    auction.phase(rows, tolerances[next] * spread, bids_per_row);
   problem.clear_assignment();
 }
 

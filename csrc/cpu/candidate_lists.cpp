@@ -10,7 +10,7 @@
 namespace fastrebasin::cpu {
 template <typename T>
 CandidateLists<T>::CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal)
-    : problem_(problem), equal_(equal), lists_(problem.rows()) {}
+    : problem_(problem), equal_(equal), lists_(new List[problem.rows()]) {}
 
 template <typename T>
 void CandidateLists<T>::build(std::int64_t i) {
@@ -66,41 +66,34 @@ void CandidateLists<T>::fill(std::int64_t i, const std::int32_t* columns, std::i
                              T bound, T near_bound) {
   List& list = lists_[i];
   const T* const row = problem_.row(i);
-  const T* const ceiling = problem_.ceiling();
-  const T sign = problem_.sign();
-  std::uint32_t near = 0, far = static_cast<std::uint32_t>(count);
-  const auto put = [&](std::uint32_t place, T cost, std::int32_t column) {
-    constexpr std::uint32_t size = Block::size;
-    Block& block = list.blocks[place / size];
-    block.costs[place % size] = cost;
-    block.columns[place % size] = column;
-  };
-  for (std::int64_t k = 0; k < count; ++k) {
-    const std::int32_t j = columns[k];
-    const T cost = sign * row[j];
-    const bool is_near = cost - ceiling[j] <= near_bound;
-    put(is_near ? near : far - 1, cost, j);
-    near += is_near;
-    far -= !is_near;
+  for (std::int64_t k = 0; k < count || k % Block::size != 0; ++k) {
+    Block& block = list.blocks[k / Block::size];
+    block.columns[k % Block::size] = k < count ? columns[k] : 0;
+    block.costs[k % Block::size] = k < count ? problem_.sign() * row[columns[k]] : T(infinity);
   }
-  for (std::int64_t k = count; k < capacity && k % Block::size != 0; ++k)
-    put(static_cast<std::uint32_t>(k), T(infinity), 0);
   list.bound = bound;
-  list.near_bound = near_bound;
   list.count = static_cast<std::int32_t>(count);
-  list.near_count = static_cast<std::int32_t>(near);
+  move_near_bound(list, near_bound);
+}
+
+template <typename T>
+void CandidateLists<T>::move_near_bound(List& list, double near_bound) {
+  list.near_bound = near_bound;
+  list.near_count = static_cast<std::int32_t>(
+      problem_.kernels().partition(list.blocks, list.count, problem_.prices().data(), near_bound));
 }
 
 template <typename T>
 BestTwo CandidateLists<T>::choose_listed(std::int64_t i) {
   problem_.count_reads(capacity);
   for (bool renewed = false;; renewed = true) {
-    const List& list = lists_[i];
+    List& list = lists_[i];
     const auto best_of = [&](std::int64_t count) {
       return problem_.kernels().best_two_listed(list.blocks, count, problem_.prices().data());
     };
     BestTwo choice = best_of(list.near_count);
-    if (choice.second > list.near_bound) choice = best_of(list.count);
+    const bool far = choice.second > list.near_bound;
+    if (far) choice = best_of(list.count);
     if (choice.best <= list.bound) {
       if (choice.best_col != none)
         choice.best_col =
@@ -108,12 +101,26 @@ BestTwo CandidateLists<T>::choose_listed(std::int64_t i) {
                 ? list.blocks[choice.best_col / Block::size].columns[choice.best_col % Block::size]
                 : preferred_tie(i, choice.best);
       choice.second = std::max(choice.best, std::min(choice.second, list.bound));
+      if (far && choice.second < list.bound)
+        move_near_bound(list, choice.second + (list.bound - choice.second) / 2);
       return choice;
     }
     // The bound may lie below the best by what rounding a price up to T makes.
     if (renewed) return problem_.best_two(i);
     build(i);
   }
+}
+
+template <typename T>
+double CandidateLists<T>::best_listed(std::int64_t i) {
+  problem_.count_reads(capacity);
+  const List& list = lists_[i];
+  const auto best_of = [&](std::int64_t count) {
+    return problem_.kernels().best_two_listed(list.blocks, count, problem_.prices().data()).best;
+  };
+  double best = best_of(list.near_count);
+  if (best > list.near_bound) best = best_of(list.count);
+  return best <= list.bound ? best : choose_listed(i).best;
 }
 
 template <typename T>

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "cpu/equal_columns.hpp"
@@ -19,7 +21,7 @@ namespace fastrebasin::cpu {
 template <typename T>
 class CandidateLists {
  public:
-  static constexpr std::int64_t capacity = 64;  // of a list
+  static constexpr std::int64_t capacity = list_capacity;
 
   // `equal` are in no list; they must outlive the lists.
   CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal);
@@ -36,8 +38,12 @@ class CandidateLists {
   // never an overestimate.
   BestTwo choose_listed(std::int64_t i);
 
+  // The reduced cost of that edge alone.
+  double best_listed(std::int64_t i);
+
   // The best edge of row i. One of several equal columns has no lead over the others.
   BestTwo choose(std::int64_t i);
+  double best(std::int64_t i) { return std::min(best_listed(i), equal_.reduced_cost(i)); }
 
   // What row i pays for column j at the present prices.
   double reduced_cost(std::int64_t i, std::int64_t j) const {
@@ -45,7 +51,8 @@ class CandidateLists {
   }
 
   // Calls visit(column, reduced cost) for the candidates of row i: the near ones, or the others. No
-  // reduced cost of the others is below near_bound, and none outside the list below bound.
+  // reduced cost of the others is below near_bound, and none outside the list below bound. As
+  // prices fall, a row that looked at all candidates moves near_bound up, so that it needn't often.
   template <typename Visit>
   void visit_near(std::int64_t i, Visit visit) const {
     visit_range(i, 0, lists_[i].near_count, visit);
@@ -80,12 +87,13 @@ class CandidateLists {
 
   void list_allowed(std::int64_t i);
   void fill(std::int64_t i, const std::int32_t* columns, std::int64_t count, T bound, T near_bound);
+  void move_near_bound(List& list, double near_bound);
   double cost(std::int64_t i, std::int64_t j) const;
   std::int64_t preferred_tie(std::int64_t i, double reduced) const;
 
   Problem<T>& problem_;
   const EqualColumns<T>& equal_;
-  std::vector<List> lists_;
+  std::unique_ptr<List[]> lists_;  // for each row
   std::int64_t builds_ = 0;
 };
 

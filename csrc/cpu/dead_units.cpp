@@ -50,8 +50,11 @@ template <typename T>
 DeadUnits find_dead_units(Problem<T>& problem) {
   DeadUnits dead;
   std::vector<std::int64_t> live;
-  for (std::int64_t i = 0; i < problem.rows(); ++i)
-    (is_constant_row(problem, i) ? dead.rows : live).push_back(i);
+  dead.constant.resize(problem.rows());
+  for (std::int64_t i = 0; i < problem.rows(); ++i) {
+    dead.constant[i] = is_constant_row(problem, i);
+    (dead.is_constant(i) ? dead.rows : live).push_back(i);
+  }
   dead.cols = live.empty() ? dead.rows : likely_dead_columns(problem, live);
   if (dead.rows.empty() && dead.cols.size() < 2) return {};
   const std::size_t pairs = std::min(dead.rows.size(), dead.cols.size());
@@ -83,7 +86,7 @@ void price_spares(EqualColumns<T>& equal, CandidateLists<T>& lists,
   // The price from which on a row prefers an equal column to its best listed one.
   std::vector<double> thresholds;
   for (const std::int64_t i : rows) {
-    const double threshold = equal.cost(i) - lists.choose_listed(i).best;
+    const double threshold = equal.cost(i) - lists.best_listed(i);
     if (std::abs(threshold) < infinity) thresholds.push_back(threshold);
   }
   if (thresholds.empty()) return;
@@ -105,7 +108,7 @@ bool bring_back(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& 
   equal.set_price(price < infinity ? price : 0.0);  // without a core, any will do
 
   std::vector<std::int64_t> free_rows(dead.rows.rbegin(), dead.rows.rend());
-  SparsePaths<T> paths(problem, lists, equal);
+  SparsePaths<T> paths(problem, lists, equal, dead);
   for (; !free_rows.empty(); free_rows.pop_back()) {
     if (*std::max_element(problem.prices().begin(), problem.prices().end()) <= equal.price()) break;
     lists.build(free_rows.back());

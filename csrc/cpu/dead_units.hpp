@@ -21,6 +21,9 @@ namespace fastrebasin::cpu {
 struct DeadUnits {
   std::vector<std::int64_t> rows, cols;  // equally many, ascending
   std::vector<std::int64_t> spare_cols;  // columns like `cols`, beyond the rows' number
+  std::vector<char> constant;            // for each row, whether it is dead, here or in the core
+
+  bool is_constant(std::int64_t i) const { return !constant.empty() && constant[i] != 0; }
 };
 
 // Finds the dead units of a square problem; looks at every dead row, and at a few entries of

@@ -105,6 +105,8 @@ void SparsePaths<T>::look_later(std::int64_t i, double distance, Seen seen) {
   if (distance < shortest_) push(distance, problem_.cols() + 1 + i);
 }
 
+// Goes on from the holder of the column. Two constant rows differ by a constant: one that is
+// reached from another is as far from every column as that one.
 template <typename T>
 void SparsePaths<T>::close(const Event& event) {
   Column& column = columns_[event.node];
@@ -113,7 +115,7 @@ void SparsePaths<T>::close(const Event& event) {
   closed_.push_back(event.node);
   const auto scan_holder = [&](std::int64_t j) {
     const std::int64_t i = problem_.row4col[j];
-    scan(i, offset(i));
+    if (!dead_.is_constant(i) || !dead_.is_constant(column.predecessor)) scan(i, offset(i));
   };
   if (event.node < problem_.cols()) {
     scan_holder(event.node);
@@ -184,8 +186,8 @@ std::vector<std::int64_t> assign_free_bests(Problem<T>& problem, CandidateLists<
 
 template <typename T>
 bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal,
-                     std::vector<std::int64_t> unassigned) {
-  SparsePaths<T> paths(problem, lists, equal);
+                     const DeadUnits& dead, std::vector<std::int64_t> unassigned) {
+  SparsePaths<T> paths(problem, lists, equal, dead);
   const auto choose = [&](std::int64_t i) {
     BestTwo choice = lists.choose(i);
     if (choice.second - choice.best <= negligible_lead * (lists.bound(i) - choice.best))
@@ -211,7 +213,7 @@ bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns
   template std::vector<std::int64_t> assign_free_bests(Problem<T>&, CandidateLists<T>&,   \
                                                        const std::vector<std::int64_t>&); \
   template bool complete_sparse(Problem<T>&, CandidateLists<T>&, EqualColumns<T>&,        \
-                                std::vector<std::int64_t>);
+                                const DeadUnits&, std::vector<std::int64_t>);
 FASTREBASIN_INSTANTIATE(float)
 FASTREBASIN_INSTANTIATE(double)
 #undef FASTREBASIN_INSTANTIATE

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cpu/candidate_lists.hpp"
+#include "cpu/dead_units.hpp"
 
 namespace fastrebasin::cpu {
 
@@ -12,11 +13,13 @@ template <typename T>
 class SparsePaths {
  public:
   // `equal` are the columns that the lists leave out: to a search they are one column, which is
-  // free as long as one of them is.
-  SparsePaths(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal)
+  // free as long as one of them is. Of `dead` it needs to know which rows are constant.
+  SparsePaths(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal,
+              const DeadUnits& dead)
       : problem_(problem),
         lists_(lists),
         equal_(equal),
+        dead_(dead),
         columns_(problem.cols() + 1),
         seen_(problem.rows()) {}
 
@@ -64,6 +67,7 @@ class SparsePaths {
   Problem<T>& problem_;
   CandidateLists<T>& lists_;
   EqualColumns<T>& equal_;
+  const DeadUnits& dead_;
   std::vector<Column> columns_;  // the last is for the equal columns
   std::vector<Seen> seen_;       // of the rows that this search has reached
   std::vector<Event> heap_;
@@ -78,7 +82,7 @@ class SparsePaths {
 // `unassigned` rows can't be assigned (infeasible).
 template <typename T>
 bool complete_sparse(Problem<T>& problem, CandidateLists<T>& lists, EqualColumns<T>& equal,
-                     std::vector<std::int64_t> unassigned);
+                     const DeadUnits& dead, std::vector<std::int64_t> unassigned);
 
 // Gives each of `rows` its best column if that is free, and returns the others.
 template <typename T>

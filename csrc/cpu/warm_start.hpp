@@ -39,16 +39,16 @@ bool take_prices(Problem<T>& problem, const WarmStart& warm, bool maximize) {
   return true;
 }
 
-// Assigns those pairs of `warm` that are tight now; `best(i)` is row i's smallest reduced cost.
-// Returns the other `rows`.
-template <typename T, typename Best>
+// Assigns those pairs of `warm` for which is_tight(i, j), and returns the other `rows`.
+template <typename T, typename IsTight>
 std::vector<std::int64_t> assign_tight_pairs(Problem<T>& problem, const WarmStart& warm,
-                                             const std::vector<std::int64_t>& rows, Best best) {
+                                             const std::vector<std::int64_t>& rows,
+                                             IsTight is_tight) {
   std::vector<std::int64_t> left;
   for (const std::int64_t i : rows) {
     const std::int64_t j = warm.col4row[i];
     const bool possible = j >= 0 && j < problem.cols() && problem.row4col[j] == none;
-    if (possible && problem.reduced_cost(i, j) <= best(i)) {
+    if (possible && is_tight(i, j)) {
       problem.assign(i, j);
     } else {
       left.push_back(i);

@@ -26,7 +26,7 @@ class Costs(NamedTuple):
         self, row_ind: npt.NDArray[np.int64], col_ind: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """Sum the costs of (batch, k) pairs, for values of shape (batch, n, m)."""
-        batch = np.arange(len(self.values))[:, None]
+        batch = np.arange(len(self.values))[:, None] if len(self.values) != 1 else 0
         picked = self.values[batch, row_ind, col_ind].astype(np.float64)
         if self.shift is not None:  # added and summed as Python's integers, which have no limit
             shift = np.broadcast_to(self.shift, self.values.shape)[batch, row_ind, col_ind]

@@ -166,7 +166,7 @@ class _Stack(NamedTuple):
     def assignment(self, solved: _native.Solutions) -> Assignment:
         """Return the result in the user's terms."""
         batch, n, m = self.costs.values.shape
-        row_ind, col_ind = np.broadcast_to(np.arange(n), (batch, n)).copy(), solved.col4row
+        row_ind, col_ind = np.arange(n)[None].repeat(batch, axis=0), solved.col4row
         if n > m:
             row_ind = np.nonzero(col_ind >= 0)[1].reshape(batch, m)
             col_ind = np.take_along_axis(col_ind, row_ind, axis=1)

@@ -36,6 +36,7 @@ struct Depths {
 };
 
 constexpr std::int64_t collect_width = 64;
+constexpr std::int64_t list_capacity = 64;
 
 // Eight entries of a list of columns. Costs are +inf, and columns zero, beyond its last one.
 template <typename T>
@@ -79,6 +80,11 @@ struct RowKernels {
   // The best two of the first `count` columns of a list and the others of their block; best_col is
   // a position in the list.
   BestTwo (*best_two_listed)(const ListBlock<T>* blocks, std::int64_t count, const double* price);
+
+  // Moves those of the first `count` entries of a list, at most list_capacity, to the front whose
+  // reduced cost is at most `limit`, and returns how many. Both parts keep their order.
+  std::int64_t (*partition)(ListBlock<T>* blocks, std::int64_t count, const double* price,
+                            double limit);
 };
 
 // The kernels for this processor.

@@ -12,136 +12,7 @@
 namespace fastrebasin::cpu::FASTREBASIN_ISA {
 namespace {
 
-constexpr int lanes = FASTREBASIN_VECTOR_BYTES / 8;
-constexpr double infinity = __builtin_inf();
-
-using Doubles = double __attribute__((vector_size(FASTREBASIN_VECTOR_BYTES)));
-using Mask = std::int64_t __attribute__((vector_size(FASTREBASIN_VECTOR_BYTES)));
-using Floats = float __attribute__((vector_size(FASTREBASIN_VECTOR_BYTES)));
-using FloatMask = std::int32_t __attribute__((vector_size(FASTREBASIN_VECTOR_BYTES)));
-using HalfFloats = float __attribute__((vector_size(FASTREBASIN_VECTOR_BYTES / 2)));
-
-inline Doubles splat(double x) { return x - Doubles{}; }
-
-inline Doubles load(const double* p) {
-  Doubles v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-
-inline Doubles load(const float* p) {
-#if defined(__AVX512DQ__)
-  // GCC 12 converts halves otherwise, and warns of its own header without the mask.
-  return (Doubles)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p));
-#endif
-  HalfFloats v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return __builtin_convertvector(v, Doubles);
-}
-
-// The entries of `values` that eight (or fewer) indices point at.
-inline Doubles gather(const double* values, const std::int32_t* indices) {
-#if defined(__AVX512F__)
-  const __m256i at = _mm256_loadu_si256((const __m256i*)indices);
-  return (Doubles)_mm512_mask_i32gather_pd(_mm512_setzero_pd(), 0xff, at, values, 8);
-#elif defined(__AVX2__)
-  const __m128i at = _mm_loadu_si128((const __m128i*)indices);
-  const __m256d everywhere = (__m256d)(Mask{} == Mask{});
-  return (Doubles)_mm256_mask_i32gather_pd(_mm256_setzero_pd(), values, at, everywhere, 8);
-#else
-  Doubles v;
-  for (int lane = 0; lane < lanes; ++lane) v[lane] = values[indices[lane]];
-  return v;
-#endif
-}
-
-inline void store(double* p, Doubles v) { __builtin_memcpy(p, &v, sizeof v); }
-
-inline Mask load_indices(const std::int64_t* p) {
-  Mask v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-
-inline void store(std::int64_t* p, Mask v) { __builtin_memcpy(p, &v, sizeof v); }
-
-// What a full vector of each type of cost is; the passes that look for candidates work on these.
-template <typename T>
-struct Wide;
-template <>
-struct Wide<double> {
-  using Values = Doubles;
-  using Bits = Mask;
-};
-template <>
-struct Wide<float> {
-  using Values = Floats;
-  using Bits = FloatMask;
-};
-
-template <typename T>
-inline typename Wide<T>::Values load_wide(const T* p) {
-  typename Wide<T>::Values v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-
-inline Doubles minimum(Doubles a, Doubles b) { return a < b ? a : b; }
-inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
-inline Doubles maximum(Doubles a, Doubles b) { return a > b ? a : b; }
-
-// One bit for each lane of a mask, or of a comparison. The language of vectors has no word for
-// this.
-inline unsigned lane_bits(Mask mask) {
-#if defined(__AVX512DQ__)
-  return _mm512_movepi64_mask((__m512i)mask);
-#elif defined(__AVX2__)
-  return static_cast<unsigned>(_mm256_movemask_pd((__m256d)mask));
-#else
-  unsigned bits = 0;
-  for (int lane = 0; lane < lanes; ++lane) bits |= unsigned(mask[lane] & 1) << lane;
-  return bits;
-#endif
-}
-
-#if defined(__AVX512DQ__)
-inline unsigned less_bits(Doubles a, Doubles b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
-inline unsigned less_bits(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-inline unsigned at_most_bits(Doubles a, Doubles b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
-inline unsigned at_most_bits(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
-inline unsigned equal_bits(Doubles a, Doubles b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
-inline unsigned equal_bits(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
-#else
-inline unsigned lane_bits(FloatMask mask) {
-#if defined(__AVX2__)
-  return static_cast<unsigned>(_mm256_movemask_ps((__m256)mask));
-#else
-  unsigned bits = 0;
-  for (int lane = 0; lane < 2 * lanes; ++lane) bits |= unsigned(mask[lane] & 1) << lane;
-  return bits;
-#endif
-}
-inline unsigned less_bits(Doubles a, Doubles b) { return lane_bits(a < b); }
-inline unsigned less_bits(Floats a, Floats b) { return lane_bits(a < b); }
-inline unsigned at_most_bits(Doubles a, Doubles b) { return lane_bits(a <= b); }
-inline unsigned at_most_bits(Floats a, Floats b) { return lane_bits(a <= b); }
-inline unsigned equal_bits(Doubles a, Doubles b) { return lane_bits(a == b); }
-inline unsigned equal_bits(Floats a, Floats b) { return lane_bits(a == b); }
-#endif
-
-template <typename Bits>
-inline bool any(Bits mask) {
-  return lane_bits(mask) != 0;
-}
-
-inline double lowest_lane(Doubles v) {
-  double part[lanes];
-  __builtin_memcpy(part, &v, sizeof v);
-  for (int half = lanes / 2; half > 0; half /= 2)
-    for (int lane = 0; lane < half; ++lane)
-      part[lane] = part[lane + half] < part[lane] ? part[lane + half] : part[lane];
-  return part[0];
-}
+#include "cpu/kernels/vectors.inl"
 
 template <typename T>
 RowRange range(const T* row, T sign, std::int64_t cols) {
@@ -222,15 +93,12 @@ BestTwo best_two_listed(const ListBlock<T>* blocks, std::int64_t count, const do
       place = better ? here : place;
       here += lanes;
     }
-  const double lowest = lowest_lane(best);
-  if (lowest == infinity) return {infinity, infinity, -1};
-  const int winner = __builtin_ctz(at_most_bits(best, splat(lowest)));
-  Mask lane{};
-  for (int k = 0; k < lanes; ++k) lane[k] = k;
-  const double runner_up = lowest_lane(lane == winner ? second : best);
+  const Doubles of_lane = best;
+  merge_lanes(best, second);
+  if (best[0] == infinity) return {infinity, infinity, -1};
   std::int64_t places[lanes];
   __builtin_memcpy(places, &place, sizeof place);
-  return {lowest, runner_up, places[winner]};
+  return {best[0], second[0], places[__builtin_ctz(at_most_bits(of_lane, best))]};
 }
 
 template <typename T>
@@ -278,21 +146,22 @@ std::int64_t find(const T* row, std::int64_t cols, T wanted, std::int64_t from) 
   return j;
 }
 
-// The value of the given rank among sixteen, by counting for each those before it: more comparisons
-// than a search needs, and few branches.
+// The value of the given rank among sixteen: the highest that has no more than `rank` below it.
 template <typename T>
 inline T nth_of_sixteen(const T* values, int rank) {
+  using Values = typename Wide<T>::Values;
   constexpr int width = FASTREBASIN_VECTOR_BYTES / sizeof(T);
-  for (int k = 0; k < 16; ++k) {
-    const typename Wide<T>::Values value = values[k] - typename Wide<T>::Values{};
-    unsigned less = 0, at_most = 0;
-    for (int j = 0; j < 16; j += width) {
-      less |= less_bits(load_wide(values + j), value) << j;
-      at_most |= at_most_bits(load_wide(values + j), value) << j;
-    }
-    if (__builtin_popcount(less) <= rank && rank < __builtin_popcount(at_most)) return values[k];
+  typename Wide<T>::Bits below[16 / width] = {};
+  for (int k = 0; k < 16; ++k)
+    for (int v = 0; v < 16 / width; ++v)
+      below[v] -= (values[k] - Values{}) < load_wide(values + v * width);  // true is -1
+  T negated[16];
+  for (int v = 0; v < 16 / width; ++v) {
+    const Values candidates =
+        below[v] <= rank ? -load_wide(values + v * width) : T(infinity) - Values{};
+    __builtin_memcpy(negated + v * width, &candidates, sizeof candidates);
   }
-  return values[0];
+  return -lowest_of_sixteen(negated);
 }
 
 template <typename Values>
@@ -302,9 +171,10 @@ inline void order(Values& a, Values& b) {
   a = low;
 }
 
-// The row is dealt out to 64 groups, in four rounds of sixteen. Sorting the minima of each four
-// groups gives sixteen lowest, second lowest, and so on: order statistics of these, without ever
-// sorting 64 numbers. The ranks were set by measurement on random rows.
+// The row is dealt out to 64 groups, in four rounds of sixteen; each round reads a quarter of the
+// row, because processors fetch several streams at once. Sorting the minima of each four groups
+// gives sixteen lowest, second lowest, and so on: order statistics of these, without ever sorting
+// 64 numbers. The ranks were set by measurement on random rows.
 template <typename T>
 bool measure(const T* row, T sign, const T* ceiling, std::int64_t cols, Depths<T>* depths) {
   using Values = typename Wide<T>::Values;
@@ -314,21 +184,18 @@ bool measure(const T* row, T sign, const T* ceiling, std::int64_t cols, Depths<T
   Values low[4 * per_round];
   for (Values& v : low) v = -lowest;
   unsigned above = all;
-  std::int64_t j = 0;
-  for (; j + 64 <= cols; j += 64) {
-    for (std::int64_t ahead = 1024; ahead < 1024 + 64 * std::int64_t{sizeof(T)}; ahead += 64)
-      __builtin_prefetch(reinterpret_cast<const char*>(row + j) + ahead);
+  const std::int64_t quarter = cols / 64 * 16;
+  for (std::int64_t k = 0; k < quarter; k += 16)
     for (int v = 0; v < 4 * per_round; ++v) {
-      const Values reduced =
-          s * load_wide(row + j + v * width) - load_wide(ceiling + j + v * width);
+      const std::int64_t at = v / per_round * quarter + k + v % per_round * width;
+      const Values reduced = s * load_wide(row + at) - load_wide(ceiling + at);
       above &= less_bits(lowest, reduced);  // false for NaN too
       low[v] = minimum(reduced, low[v]);
     }
-  }
   bool valid = above == all;
   T minima[4][16];
   __builtin_memcpy(minima, low, sizeof minima);
-  for (; j < cols; ++j) {
+  for (std::int64_t j = 4 * quarter; j < cols; ++j) {
     const T reduced = sign * row[j] - ceiling[j];
     valid &= reduced > T(-infinity);
     T& least = minima[j / 16 % 4][j % 16];
@@ -344,7 +211,7 @@ bool measure(const T* row, T sign, const T* ceiling, std::int64_t cols, Depths<T
     order(round[1], round[2]);
     for (int k = 0; k < 4; ++k) __builtin_memcpy(minima[k] + v, &round[k], sizeof round[k]);
   }
-  *depths = {nth_of_sixteen(minima[0], 0), nth_of_sixteen(minima[0], 5),
+  *depths = {lowest_of_sixteen(minima[0]), nth_of_sixteen(minima[0], 5),
              nth_of_sixteen(minima[1], 10)};
   return valid;
 }
@@ -385,13 +252,68 @@ std::int64_t collect(const T* row, T sign, const T* ceiling, std::int64_t cols, 
   return count;
 }
 
+// Writes those of eight values whose bits are set one behind the other, and up to seven more.
+template <typename T>
+inline void compress(const T* from, unsigned bits, T* to) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask8>(bits);
+  if constexpr (sizeof(T) == 8) {
+    _mm512_storeu_pd(to, _mm512_maskz_compress_pd(mask, _mm512_loadu_pd(from)));
+  } else {
+    const __m256i eight = _mm256_loadu_si256((const __m256i*)from);
+    _mm256_storeu_si256((__m256i*)to, _mm256_maskz_compress_epi32(mask, eight));
+  }
+#else
+  for (int k = 0; k < 8; to += bits >> k++ & 1) *to = from[k];
+#endif
+}
+
+template <typename T>
+std::int64_t partition(ListBlock<T>* blocks, std::int64_t count, const double* price,
+                       double limit) {
+  constexpr int size = ListBlock<T>::size;
+  T costs[2][list_capacity + size];
+  std::int32_t columns[2][list_capacity + size];
+  std::int64_t counts[2] = {};
+  for (std::int64_t first = 0; first < count; first += size) {
+    const ListBlock<T>& block = blocks[first / size];
+    unsigned near = 0;
+    for (int part = 0; part < size; part += lanes)
+      near |=
+          at_most_bits(load(block.costs + part) - gather(price, block.columns + part), splat(limit))
+          << part;
+    const unsigned listed = count - first < size ? (1u << (count - first)) - 1 : 0xff;
+    for (int far = 0; far < 2; ++far) {
+      const unsigned bits = (far ? ~near : near) & listed;
+      compress(block.costs, bits, costs[far] + counts[far]);
+      compress(block.columns, bits, columns[far] + counts[far]);
+      counts[far] += __builtin_popcount(bits);
+    }
+  }
+  for (std::int64_t k = 0; k < counts[1]; ++k) {
+    costs[0][counts[0] + k] = costs[1][k];
+    columns[0][counts[0] + k] = columns[1][k];
+  }
+  for (std::int64_t k = count; k < count + size; ++k) {
+    costs[0][k] = T(infinity);
+    columns[0][k] = 0;
+  }
+  for (std::int64_t first = 0; first < count; first += size) {
+    __builtin_memcpy(blocks[first / size].costs, costs[0] + first, sizeof blocks->costs);
+    __builtin_memcpy(blocks[first / size].columns, columns[0] + first, sizeof blocks->columns);
+  }
+  return counts[0];
+}
+
 }  // namespace
 
 extern const RowKernels<float> kernels_float;
 extern const RowKernels<double> kernels_double;
 const RowKernels<float> kernels_float{
-    FASTREBASIN_ISA_NAME, range, best_two, relax, find, measure, collect, best_two_listed};
+    FASTREBASIN_ISA_NAME, range,    best_two, relax, find, measure, collect,
+    best_two_listed,      partition};
 const RowKernels<double> kernels_double{
-    FASTREBASIN_ISA_NAME, range, best_two, relax, find, measure, collect, best_two_listed};
+    FASTREBASIN_ISA_NAME, range,    best_two, relax, find, measure, collect,
+    best_two_listed,      partition};
 
 }  // namespace fastrebasin::cpu::FASTREBASIN_ISA

@@ -111,6 +111,28 @@ class Foreign:
         return self.array if dtype is None else self.array.astype(dtype)
 
 
+class Standard(Foreign):
+    """An array of the array API standard, whose functions take no other library's."""
+
+    ndim = property(lambda self: self.array.ndim)
+    shape = property(lambda self: self.array.shape)
+
+    def __array_namespace__(self) -> Any:
+        return StandardLibrary
+
+
+class StandardLibrary:
+    @staticmethod
+    def asarray(array: Any, copy: bool = False) -> Standard:
+        if isinstance(array, Standard) and not copy:
+            return array
+        return Standard(np.asarray(array))
+
+    @staticmethod
+    def take(array: Standard, indices: Standard, *, axis: int) -> Standard:
+        return Standard(np.take(array.array, indices.array, axis))
+
+
 def published(ps: PermutationSpec, a: Arrays, b: Arrays, seed: int) -> Arrays:
     """Restate the published descent in NumPy: every matrix anew, SciPy, no shortcut."""
     first = {group: axes[0] for group, axes in ps.perm_to_axes.items()}

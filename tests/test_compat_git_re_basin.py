@@ -10,6 +10,7 @@ import pytest
 import torch
 from git_re_basin_cases import (
     Foreign,
+    Standard,
     Table,
     as_torch,
     dense_pair,
@@ -20,7 +21,7 @@ from git_re_basin_cases import (
     resnet20_table,
     same,
     vgg_table,
-)  # fmt: skip
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,8 +44,6 @@ MODELS = [
     pytest.param(resnet20_table(), resnet20, architectures.resnet(), id="resnet20"),
 ]
 Make = Callable[[], torch.nn.Module]
-
-
 DENSE = permutation_spec_from_axes_to_perm(dense_table(3))
 
 
@@ -136,18 +135,18 @@ def test_arrays_of_all_kinds_give_the_same_permutation() -> None:
     a, b = dense_pair(3)
     expected = weight_matching(DENSE, a, b)
     assert all(type(p) is np.ndarray and p.dtype == np.int64 for p in expected.values())
-    makers: list[Callable[[Any], Any]] = [
-        Foreign,
-        np.ndarray.tolist,
-        lambda x: x[::-1].copy()[::-1],
-    ]
+    makers = (Foreign, Standard, np.ndarray.tolist, lambda x: x[::-1].copy()[::-1])
     for make in makers:
         first, second = ({name: make(array) for name, array in p.items()} for p in (a, b))
         found = weight_matching(DENSE, first, second)
         assert all(type(indices) is np.ndarray for indices in found.values())
         assert same(found, expected)
         foreign = {group: Foreign(indices) for group, indices in found.items()}
-        assert same(apply_permutation(DENSE, foreign, second), apply_permutation(DENSE, found, b))
+        moved = apply_permutation(DENSE, foreign, second)
+        kind = Standard if make is Standard else np.ndarray
+        assert all(type(value) is kind for value in moved.values())
+        assert all(moved[name] is not second[name] for name in moved)
+        assert same(moved, apply_permutation(DENSE, found, b))
     found = weight_matching(DENSE, a, as_torch(b))
     assert all(type(indices) is torch.Tensor for indices in found.values())
     assert same(found, expected)

@@ -10,8 +10,10 @@ Names, arguments and direction are those of git-re-basin (Ainsworth, Hayase and 
 - BatchNorm's running statistics are moved along but take no part in matching;
 - nothing is printed, and everything that is wrong is named in one `ValueError`.
 
-Parameters are flat dicts of torch tensors, of NumPy arrays, or of anything `numpy.asarray` takes,
-such as JAX arrays. Results are torch tensors for the first and NumPy arrays for all others.
+Parameters are flat dicts of torch tensors, of NumPy or JAX arrays, or of anything else that
+`numpy.asarray` takes, which comes back as NumPy arrays. Permutations are torch tensors for torch
+parameters and NumPy arrays for all others. Gradients flow through what was permuted, torch's and
+JAX's.
 """
 
 from fastrebasin.compat.git_re_basin.permutation import apply_permutation, get_permuted_param

@@ -1,4 +1,4 @@
-"""Arrays of any kind: torch tensors, and what NumPy takes."""
+"""Arrays of any kind: torch tensors, those of the array API standard, and what NumPy takes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ Params: TypeAlias = Mapping[str, Any]
 
 
 def as_array(value: Any) -> Any:
-    """Return a torch tensor as it is, and anything else as a NumPy array."""
-    return value if isinstance(value, torch.Tensor) else np.asarray(value)
+    """Return torch tensors and arrays of the standard (JAX's) as they are, the rest as NumPy's."""
+    known = isinstance(value, torch.Tensor) or hasattr(value, "__array_namespace__")
+    return value if known else np.asarray(value)
 
 
 def as_indices(perm: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -101,6 +102,9 @@ def take(array: Any, groups: Sequence[str | None], indices: Mapping[str, torch.T
         >>> take(np.array([[1, 2], [3, 4]]), ("P", None), {"P": torch.tensor([1, 0])}).tolist()
         [[3, 4], [1, 2]]
     """
+    # Other libraries' own functions keep their arrays on their device and their gradients flowing.
+    standard = hasattr(array, "__array_namespace__")
+    library: Any = array.__array_namespace__() if standard else np
     moved = array
     for axis, group in enumerate(groups):
         if group is None:
@@ -108,7 +112,10 @@ def take(array: Any, groups: Sequence[str | None], indices: Mapping[str, torch.T
         if isinstance(moved, torch.Tensor):
             moved = moved.index_select(axis, indices[group].to(moved.device))
         else:
-            moved = np.take(moved, indices[group].numpy(), axis)
-    if moved is array:
-        return array.clone() if isinstance(array, torch.Tensor) else array.copy()
-    return moved
+            indices_there = library.asarray(indices[group].cpu().numpy())
+            moved = library.take(moved, indices_there, axis=axis)
+    if moved is not array:
+        return moved
+    if isinstance(array, torch.Tensor):
+        return array.clone()
+    return library.asarray(array, copy=True) if standard else array.copy()

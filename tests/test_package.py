@@ -111,6 +111,6 @@ def test_the_readmes_python_runs() -> None:
         [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert run.returncode == 0, run.stderr
     assert "layer0.weight[0]" in run.stdout

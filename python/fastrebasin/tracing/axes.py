@@ -31,12 +31,14 @@ class Atom:
         independent: atoms for whose entries it may not.
         members: this atom at part k of an outer one that was cut, as (outer, k, member).
         has_inner: whether it is in the `outer` of another atom.
+        level: how many members of members it is away from an atom that is none.
         numbered: axes that entries of this one were looked up in: experts, for the slots of an
             axis that each hold what one expert made.
     """
 
     __slots__ = (
-        "fixed", "has_inner", "independent", "members", "numbered", "outer", "size", "target",
+        "fixed", "has_inner", "independent", "level", "members", "numbered", "outer", "size",
+        "target",
     )  # fmt: skip
 
     def __init__(self, size: int, *, fixed: bool = False, outer: Sequence[Atom] = ()) -> None:
@@ -48,6 +50,7 @@ class Atom:
         self.independent: list[Atom] = []
         self.has_inner = False
         self.numbered: list[Axis] = []
+        self.level = 0
         for atom in outer:
             root(atom).has_inner = True
 
@@ -79,6 +82,12 @@ class Concatenation:
 Axis: TypeAlias = Atom | Product | Concatenation
 
 ONE = Atom(1, fixed=True)
+
+# Members of members (of members) may differ so many times over; then they are tied.
+_DEEPEST = 4
+
+# An axis of so few entries is cut into all of them at once.
+_MANY = 64
 
 # A cut made on the way to a piece: the atom that was cut and the part that was taken, or None where
 # the piece spans several parts.
@@ -196,6 +205,7 @@ def _bind(atom: Atom, axis: Axis) -> None:
         inside.outer += [outer for outer in atom.outer if root(outer) is not inside]
         inside.independent += atom.independent
         inside.numbered += atom.numbered
+        inside.level = max(inside.level, atom.level)
         inside.has_inner |= atom.has_inner
     members, atom.members = atom.members, []
     for outer, k, member in members:
@@ -223,12 +233,16 @@ def at(axis: Axis, outer: Atom | None, k: int) -> Axis:
     found = [m for other, index, m in axis.members if root(other) is outer and index == k]
     for other in found[1:]:
         join(found[0], other)
+    if not found and axis.level == _DEEPEST:
+        decouple(axis, outer)
+        return find(axis)
     if not found:
         assert isinstance(outer.target, Concatenation)
         others = dict.fromkeys(a for other in axis.outer for a in _factors(other))
         around = [at(other, outer, k) for other in others if other is not outer]
         around.append(outer.target.parts[k])
         found = [Atom(axis.size, outer=[a for other in around for a in _factors(other)])]
+        found[0].level = axis.level + 1
         axis.members.append((outer, k, found[0]))
     return found[0]
 
@@ -286,6 +300,8 @@ def piece(axis: Axis, start: int, stop: int) -> tuple[Axis, list[Cut]]:
 
 def _cut(atom: Atom, start: int, stop: int) -> Concatenation:
     bounds = sorted({0, start, stop, atom.size})
+    if atom.has_inner and stop - start == 1 and atom.size <= _MANY:
+        bounds = list(range(atom.size + 1))  # the other entries will be wanted, too
     parts = [
         Atom(high - low, fixed=atom.fixed, outer=atom.outer)
         for low, high in itertools.pairwise(bounds)

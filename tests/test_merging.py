@@ -81,7 +81,7 @@ def test_merging_a_permuted_copy_gives_the_model_back() -> None:
     spec = architectures.resnet().bind(a.state_dict())
     b = resnet20().eval()
     b.load_state_dict(apply_permutation(spec, spec.random_permutation(3), a.state_dict()))
-    result = merge(a, b, example_inputs=IMAGES[0][:2])
+    result = merge(a, b, spec=spec, example_inputs=IMAGES[0][:2])
     undone = invert(spec.random_permutation(3))
     assert all(torch.equal(result.permutation[group], undone[group]) for group in undone)
     assert torch.allclose(result.model(IMAGES[0]), a(IMAGES[0]), atol=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +107,9 @@ class Module(nn.Module):
     def forward(self, *inputs: Tensor) -> object:
         return self.function(self, *inputs)
 
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
 
 def hidden(function: Callable[[nn.Module, Tensor], object], **layers: nn.Module) -> Module:
     """Return a model that does something to twelve hidden units between two layers."""
@@ -165,10 +169,12 @@ def test_experts_have_units_of_their_own() -> None:
 
 
 def test_a_shared_module_used_twice_has_one_group() -> None:
-    layer = nn.Linear(12, 12)
-    found, spec = traced_axis(
-        hidden(lambda self, h: self.twice(self.twice(h).relu()), twice=layer), "last.weight", 1
-    )
+    def twice(self: Any, h: Tensor) -> Tensor:
+        once: Tensor = self.twice(h)
+        again: Tensor = self.twice(once.relu())
+        return again
+
+    found, spec = traced_axis(hidden(twice, twice=nn.Linear(12, 12)), "last.weight", 1)
     assert found == "P0"
     assert spec.axes["twice.weight"] == ("P0", "P0")
 
@@ -205,7 +211,7 @@ class Holder:
 
 
 def test_outputs_may_be_any_object_or_only_a_part_of_one() -> None:
-    def holding(self: nn.Module, x: Tensor) -> Holder:
+    def holding(self: Any, x: Tensor) -> Holder:
         return Holder(self.b(self.a(x).relu()), "result")
 
     model = Module(holding, a=nn.Linear(5, 8), b=nn.Linear(8, 2))

@@ -155,8 +155,7 @@ def _match(
     progress: bool,
 ) -> Matching:
     if align == "weights":
-        params_a, params_b = model_a.state_dict(), model_b.state_dict()
-        return weight_matching(spec, params_a, params_b, init="anchored", seed=seed)
+        return weight_matching(spec, model_a.state_dict(), model_b.state_dict(), seed=seed)
     return straight_through_matching(spec, model_a, model_b, data, seed=seed, progress=progress)
 
 

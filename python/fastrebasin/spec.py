@@ -15,7 +15,8 @@ from torch import nn
 
 from fastrebasin import description, nesting, verification
 from fastrebasin._calls import ExampleInputs
-from fastrebasin.layout import Layout, groups_of, length, parse
+from fastrebasin.extents import solve_extents
+from fastrebasin.layout import Layout, groups_of, parse
 from fastrebasin.permutation import Permutation
 
 __all__ = ["PermutationSpec", "is_running_statistic"]
@@ -153,7 +154,13 @@ class PermutationSpec:
                     f"{tuple(params[name].shape)}"
                 )
         if not problems:
-            own, problems = self._extents_in(params)
+            axes = [
+                (f"{name} axis {axis}", layout, params[name].shape[axis])
+                for name in self.axes
+                for axis, layout in enumerate(self._layouts[name])
+                if layout is not None
+            ]
+            own, problems = solve_extents(axes, self.groups, self.extents)
         if problems:
             raise ValueError("the parameters don't fit the spec: " + "; ".join(problems))
         sizes = {
@@ -161,42 +168,6 @@ class PermutationSpec:
             for group in self.groups
         }
         return PermutationSpec(self.axes, MappingProxyType(sizes), self.within, self.notes)
-
-    def _extents_in(self, params: Mapping[str, torch.Tensor]) -> tuple[dict[str, int], list[str]]:
-        """Solve the lengths of all axes for the groups' extents; what doesn't fit goes second."""
-        axes = [
-            (f"{name} axis {axis}", layout, params[name].shape[axis])
-            for name in self.axes
-            for axis, layout in enumerate(self._layouts[name])
-            if layout is not None
-        ]
-        own: dict[str, int] = {}
-        hints = self.extents
-        pending = axes
-        while pending:
-            unsolved = []
-            for axis in pending:
-                unknown = set(groups_of(axis[1])) - set(own)
-                if len(unknown) == 1:
-                    group = unknown.pop()
-                    own[group] = _solve(axis[1], axis[2], group, own)
-                elif unknown:
-                    unsolved.append(axis)
-            if len(unsolved) == len(pending):
-                unknown = {g for _, layout, _ in unsolved for g in groups_of(layout)} - set(own)
-                hinted = next((g for g in self.groups if g in unknown and g in hints), None)
-                if hinted is None:
-                    names = ", ".join(map(repr, sorted(unknown)))
-                    return own, [f"the sizes of {names} can't be told from the tensors: give sizes"]
-                own[hinted] = hints[hinted]
-            pending = unsolved
-        problems: list[str] = []
-        for group in self.groups:
-            found = [axis for axis in axes if group in groups_of(axis[1])]
-            if any(length(layout, own) != size for _, layout, size in found):
-                listed = {where: size for where, _, size in found}
-                problems.append(f"group {group!r} has several sizes: {listed}")
-        return own, problems
 
     def random_permutation(self, seed: int = 0) -> Permutation:
         """Draw every group's permutation uniformly at random, the same for the same seed.
@@ -323,10 +294,3 @@ class PermutationSpec:
         return cls.from_axes(
             tables["axes"], within=tables["within"], sizes=tables["sizes"], notes=notes
         )
-
-
-def _solve(layout: Layout, size: int, group: str, own: Mapping[str, int]) -> int:
-    """Return how many units `group` has if the layout has `size` entries; 1 if none fits."""
-    fixed = length(layout, {**own, group: 0})
-    each = length(layout, {**own, group: 1}) - fixed
-    return max(1, (size - fixed) // each)

@@ -71,18 +71,13 @@ class VisionTransformer(nn.Module):
 
 
 class EncoderClassifier(nn.Module):
-    """nn.TransformerEncoder, which holds nn.MultiheadAttention, on tokens with sine positions."""
-
-    positions: Tensor
+    """nn.TransformerEncoder, which holds nn.MultiheadAttention, with learned positions."""
 
     def __init__(self) -> None:
         super().__init__()
         width = 28
         self.embedding = nn.Embedding(VOCABULARY, width)
-        place = torch.arange(LENGTH)[:, None]
-        rate = torch.exp(-math.log(10000) * torch.arange(0, width, 2) / width)
-        table = torch.stack((torch.sin(place * rate), torch.cos(place * rate)), dim=2).flatten(1)
-        self.register_buffer("positions", table)
+        self.positions = nn.Parameter(torch.randn(LENGTH, width))
         layer = nn.TransformerEncoderLayer(width, 4, 66, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(width, 5)

@@ -44,7 +44,7 @@ def weight_matching(
     params_a: Mapping[str, torch.Tensor],
     params_b: Mapping[str, torch.Tensor],
     *,
-    init: Mapping[str, object] | Literal["identity", "anchored"] | None = None,
+    init: Mapping[str, object] | Literal["anchored", "identity"] | None = None,
     seed: int = 0,
     max_sweeps: int = _MAX_SWEEPS,
 ) -> Matching:
@@ -54,9 +54,9 @@ def weight_matching(
         spec: which axes share a permutation.
         params_a, params_b: state dicts of equal shapes; float32 or wider is computed in its own
             dtype, narrower in float32, sums in float64. BatchNorm statistics take no part.
-        init: where to start: a permutation; "identity", as published; or "anchored", where each
-            group is first matched by the blocks that only fixed axes and groups matched before
-            touch besides, the group of which most is known first. None is the identity.
+        init: where to start: "anchored", the default, where each group is first matched by the
+            blocks that only fixed axes and groups matched before touch besides, the group of which
+            most is known first; "identity", as published; or a permutation.
         seed: of the order in which groups are visited, drawn anew for each sweep.
         max_sweeps: stop after so many passes over all groups even if some would still move.
 
@@ -234,9 +234,9 @@ def _stale_with(units: Sequence[_Flat | Family]) -> list[set[int]]:
 
 
 def _start(matcher: WeightMatcher, init: Mapping[str, object] | str | None) -> Permutation:
-    if init is None or init == "identity":
+    if init == "identity":
         return identity_permutation(matcher.sizes)
-    if init == "anchored":
+    if init is None or init == "anchored":
         return matcher.anchored()
     if not isinstance(init, Mapping):
         raise ValueError(f'init must be "identity", "anchored" or a permutation, got {init!r}')

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastrebasin.tracing.axes import (
-    ONE,
-    Axis,
-    Product,
-    fixed,
-    join,
-    merge,
-    pin,
-    take_inner,
-)
+from fastrebasin.tracing.atoms import ONE, Axis, Product, fixed
+from fastrebasin.tracing.axes import join, pin, take_inner
 from fastrebasin.tracing.values import Operation, Value, broadcast
+from fastrebasin.tracing.views import merge
 
 
 def elementwise(op: Operation) -> Value:

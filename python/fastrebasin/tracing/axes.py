@@ -14,101 +14,27 @@ outer one must then cut this family too: `at(inner, outer, k)` is its member for
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
-
-class Atom:
-    """Entries that may change places with each other, unless they are fixed.
-
-    Attributes:
-        size: number of entries.
-        fixed: whether they must stay where they are.
-        target: what the atom turned out to be: another atom, a product or a concatenation.
-        outer: atoms for whose entries this one may have permutations of their own.
-        independent: atoms for whose entries it may not.
-        members: this atom at part k of an outer one that was cut, as (outer, k, member).
-        has_inner: whether it is in the `outer` of another atom.
-        level: how many members of members it is away from an atom that is none.
-        numbered: axes that entries of this one were looked up in: experts, for the slots of an
-            axis that each hold what one expert made.
-    """
-
-    __slots__ = (
-        "fixed", "has_inner", "independent", "level", "members", "numbered", "outer", "size",
-        "target",
-    )  # fmt: skip
-
-    def __init__(self, size: int, *, fixed: bool = False, outer: Sequence[Atom] = ()) -> None:
-        self.size = size
-        self.fixed = fixed
-        self.target: Axis | None = None
-        self.outer = list(outer)
-        self.members: list[tuple[Atom, int, Axis]] = []
-        self.independent: list[Atom] = []
-        self.has_inner = False
-        self.numbered: list[Axis] = []
-        self.level = 0
-        for atom in outer:
-            root(atom).has_inner = True
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """Every combination of the factors' entries; the first factor is the outermost."""
-
-    factors: tuple[Axis, ...]
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return math.prod(factor.size for factor in self.factors)
-
-
-@dataclass(frozen=True, eq=False)
-class Concatenation:
-    """The parts' entries, one part behind the other."""
-
-    parts: tuple[Axis, ...]
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return sum(part.size for part in self.parts)
-
-
-Axis: TypeAlias = Atom | Product | Concatenation
-
-ONE = Atom(1, fixed=True)
+from fastrebasin.tracing.atoms import (
+    ONE,
+    Atom,
+    Axis,
+    Concatenation,
+    Cut,
+    Product,
+    depends,
+    factors_of,
+    family,
+    fixed,
+    root,
+)  # fmt: skip
 
 # Members of members (of members) may differ so many times over; then they are tied.
 _DEEPEST = 4
 
 # An axis of so few entries is cut into all of them at once.
 _MANY = 64
-
-# A cut made on the way to a piece: the atom that was cut and the part that was taken, or None where
-# the piece spans several parts.
-Cut: TypeAlias = tuple[Atom, int | None]
-
-
-def free(size: int) -> Axis:
-    """Return a new axis without any constraint."""
-    return ONE if size == 1 else Atom(size)
-
-
-def fixed(size: int) -> Axis:
-    """Return a new axis whose entries stay where they are."""
-    return ONE if size == 1 else Atom(size, fixed=True)
-
-
-def root(atom: Atom) -> Atom:
-    """Return the atom that stands for all atoms united with this one."""
-    while isinstance(atom.target, Atom):
-        atom = atom.target
-    return atom
 
 
 def find(axis: Axis) -> Axis:
@@ -155,11 +81,6 @@ def atoms(axis: Axis) -> Iterator[Atom]:
     else:
         for child in axis.factors if isinstance(axis, Product) else axis.parts:
             yield from atoms(child)
-
-
-def is_fixed(axis: Axis) -> bool:
-    """Whether no entry of the axis may move."""
-    return all(atom.fixed for atom in atoms(axis))
 
 
 def pin(axis: Axis) -> None:
@@ -212,51 +133,35 @@ def _bind(atom: Atom, axis: Axis) -> None:
         join(member, at(axis, root(outer), k))
 
 
-def depends(atom: Atom, outer: Atom) -> bool:
-    """Whether the atom may have permutations of its own for every entry of `outer`."""
-    if any(root(other) is outer for other in atom.independent):
-        return False
-    return any(head is outer for other in atom.outer for head in heads(other))
-
-
 def at(axis: Axis, outer: Atom | None, k: int) -> Axis:
     """Return what the axis is in part k of `outer`, an atom that was cut."""
     axis = find(axis)
-    if outer is None:
-        return axis
     if isinstance(axis, Product):
         return Product(tuple(at(factor, outer, k) for factor in axis.factors))
     if isinstance(axis, Concatenation):
         return Concatenation(tuple(at(part, outer, k) for part in axis.parts))
-    if axis.fixed or not depends(axis, outer):
+    if outer is None or axis.fixed or not depends(axis, outer):
         return axis
-    found = [m for other, index, m in axis.members if root(other) is outer and index == k]
+    return _member(axis, outer, k)
+
+
+def _member(atom: Atom, outer: Atom, k: int) -> Axis:
+    found = [m for other, index, m in atom.members if root(other) is outer and index == k]
     for other in found[1:]:
         join(found[0], other)
-    if not found and axis.level == _DEEPEST:
-        decouple(axis, outer)
-        return find(axis)
-    if not found:
-        assert isinstance(outer.target, Concatenation)
-        others = dict.fromkeys(a for other in axis.outer for a in _factors(other))
-        around = [at(other, outer, k) for other in others if other is not outer]
-        around.append(outer.target.parts[k])
-        found = [Atom(axis.size, outer=[a for other in around for a in _factors(other)])]
-        found[0].level = axis.level + 1
-        axis.members.append((outer, k, found[0]))
-    return found[0]
-
-
-def _factors(axis: Axis) -> Iterator[Atom]:
-    """Yield the atoms that an axis is the product of, whether or not they were cut."""
-    if isinstance(axis, Atom):
-        axis = root(axis)
-        if not isinstance(axis.target, Product):
-            yield axis
-            return
-        axis = axis.target
-    for child in axis.factors if isinstance(axis, Product) else axis.parts:
-        yield from _factors(child)
+    if found:
+        return found[0]
+    if atom.level == _DEEPEST:
+        decouple(atom, outer)
+        return find(atom)
+    assert isinstance(outer.target, Concatenation)
+    others = dict.fromkeys(a for other in atom.outer for a in factors_of(other))
+    around = [at(other, outer, k) for other in others if other is not outer]
+    around.append(outer.target.parts[k])
+    member = Atom(atom.size, outer=[a for other in around for a in factors_of(other)])
+    member.level = atom.level + 1
+    atom.members.append((outer, k, member))
+    return member
 
 
 def decouple(axis: Axis, outer: Atom) -> None:
@@ -324,13 +229,12 @@ def _piece_of_parts(
             taken, cuts = piece(part, max(low, start) - low, min(high, stop) - low)
             found.append((k, taken, cuts))
         low = high
+    here = [head] if head is not None else []
     if len(found) == 1:
         k, taken, cuts = found[0]
-        return taken, [(head, k), *cuts] if head is not None else cuts
-    spanned: list[Cut] = [(atom, None) for _, _, cuts in found for atom, _ in cuts]
-    if head is not None:
-        spanned.insert(0, (head, None))
-    return Concatenation(tuple(taken for _, taken, _ in found)), spanned
+        return taken, [*((atom, k) for atom in here), *cuts]
+    spanned = [*here, *(atom for _, _, cuts in found for atom, _ in cuts)]
+    return Concatenation(tuple(taken for _, taken, _ in found)), [(a, None) for a in spanned]
 
 
 def after(cuts: Sequence[Cut], axes: Sequence[Axis]) -> list[Axis]:
@@ -394,45 +298,4 @@ def _split_parts(axis: Concatenation, size: int) -> tuple[Axis, Axis] | None:
             gathered = []
     if gathered or len(parts) == 1:
         return None
-    pairs = [take_inner(part, size) for part in parts]
-    outer = Atom(axis.size // size)
-    inner = Atom(size, outer=[outer])
-    outer.target = Concatenation(tuple(left for left, _ in pairs))
-    inner.members = [(outer, k, right) for k, (_, right) in enumerate(pairs)]
-    return outer, inner
-
-
-def merge(axes: Sequence[Axis]) -> Axis:
-    """Return the product of several axes as one, the first outermost."""
-    axes = [axis for axis in axes if axis.size != 1]
-    for i, axis in enumerate(axes):
-        for later in axes[i + 1 :]:
-            for inner in list(heads(later)):
-                decouple(axis, inner)  # an axis can't depend on one that lies inside of it
-    return axes[0] if len(axes) == 1 else Product(tuple(axes))
-
-
-def heads(axis: Axis) -> Iterator[Atom]:
-    """Yield the atoms that an axis was made of, refined ones included."""
-    if isinstance(axis, Atom):
-        yield root(axis)
-        target = root(axis).target
-        if target is not None:
-            yield from heads(target)
-    else:
-        for child in axis.factors if isinstance(axis, Product) else axis.parts:
-            yield from heads(child)
-
-
-def pull_apart(atom: Atom) -> None:
-    """Cut a fixed atom into single entries, each with what lies within it."""
-    atom.target = Concatenation((ONE,) * atom.size)
-
-
-def split(axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-    """Return the axis as several whose product it is, of the given sizes."""
-    inner: list[Axis] = []
-    for size in reversed(sizes[1:]):
-        axis, last = take_inner(axis, size)
-        inner.append(last)
-    return [axis, *reversed(inner)]
+    return family([take_inner(part, size) for part in parts])

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fastrebasin import layout
-from fastrebasin.tracing.axes import (
+from fastrebasin.tracing.atoms import (
     Atom,
     Axis,
     Concatenation,
     Product,
-    atoms,
-    decouple,
     depends,
-    find,
     heads,
     pull_apart,
     root,
 )
+from fastrebasin.tracing.axes import atoms, decouple, find
 from fastrebasin.tracing.values import Value
 
 # More fixed entries than this, each with a permutation of its own inside, share one.

@@ -6,7 +6,8 @@ are joined, and otherwise the axis that is read is fixed.
 
 from __future__ import annotations
 
-from fastrebasin.tracing.axes import Axis, atoms, join, pin
+from fastrebasin.tracing.atoms import Axis
+from fastrebasin.tracing.axes import atoms, join, pin
 from fastrebasin.tracing.values import Operation, Value, broadcast
 
 

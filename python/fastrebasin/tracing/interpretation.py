@@ -12,7 +12,8 @@ from torch import fx
 from torch.fx.node import map_arg
 
 from fastrebasin.tracing import arithmetic
-from fastrebasin.tracing.axes import free, pin
+from fastrebasin.tracing.atoms import free
+from fastrebasin.tracing.axes import pin
 from fastrebasin.tracing.graph import Graph
 from fastrebasin.tracing.rules import KEEP_CONSTANTS, READ_LABELS, RULES, Rule
 from fastrebasin.tracing.values import Operation, Value, fixed_value, pin_value

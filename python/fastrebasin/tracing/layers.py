@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastrebasin.tracing.axes import (
-    ONE,
-    Atom,
-    Axis,
-    Concatenation,
-    free,
-    join,
-    merge,
-    pin,
-)
+from fastrebasin.tracing.atoms import ONE, Axis, Concatenation, family, free
+from fastrebasin.tracing.axes import join, pin
 from fastrebasin.tracing.values import Operation, Value, broadcast
+from fastrebasin.tracing.views import merge
 
 
 def linear(op: Operation) -> Value:
@@ -116,8 +109,5 @@ def _stacked(axes: Sequence[Axis], batch: Axis) -> Value:
     """Return the last states of all layers: along the first axis, units differ."""
     if len(axes) == 1:
         return Value.of([ONE, batch, axes[0]])
-    outer = Atom(len(axes))
-    outer.target = Concatenation((ONE,) * len(axes))
-    inner = Atom(axes[0].size, outer=[outer])
-    inner.members = [(outer, k, axis) for k, axis in enumerate(axes)]
-    return Value.of([outer, batch, inner])
+    layers, units = family([(ONE, axis) for axis in axes])
+    return Value.of([layers, batch, units])

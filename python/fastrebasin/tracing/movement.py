@@ -5,21 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastrebasin.tracing.axes import (
-    ONE,
-    Axis,
-    Concatenation,
-    after,
-    fixed,
-    free,
-    is_fixed,
-    join,
-    merge,
-    piece,
-    pin,
-    split,
-)
+from fastrebasin.tracing.atoms import ONE, Axis, Concatenation, fixed, free
+from fastrebasin.tracing.axes import after, join, piece, pin
 from fastrebasin.tracing.values import Operation, Value, fixed_value
+from fastrebasin.tracing.views import is_fixed, merge, split
 
 
 def same(op: Operation) -> Value:

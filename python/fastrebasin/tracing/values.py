@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fastrebasin.tracing.axes import ONE, Axis, fixed, join, pin
+from fastrebasin.tracing.atoms import ONE, Axis, fixed
+from fastrebasin.tracing.axes import join, pin
 
 
 @dataclass(frozen=True)

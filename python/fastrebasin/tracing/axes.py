@@ -213,9 +213,8 @@ def _cut(atom: Atom, start: int, stop: int) -> Concatenation:
     ]
     for part in parts:
         part.has_inner = atom.has_inner
-    concatenation = Concatenation(tuple(parts))
-    _bind(atom, concatenation)
-    return concatenation
+    _bind(atom, whole := Concatenation(tuple(parts)))
+    return whole
 
 
 def _piece_of_parts(

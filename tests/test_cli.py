@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from typer.testing import CliRunner
 
-from fastrebasin import architectures
+from fastrebasin import PermutationSpec, architectures, trace
 from fastrebasin.checkpoints import load_checkpoint, save_checkpoint
 from fastrebasin.cli import app
 from fastrebasin.experiments.models import digits_mlp
@@ -45,6 +45,36 @@ def test_merge_by_weights(checkpoints: tuple[Path, Path], tmp_path: Path) -> Non
     # The last bias has no permuted axis: it is the plain mean.
     a, b = (load_checkpoint(path) for path in checkpoints)
     assert torch.allclose(merged["layer3.bias"], (a["layer3.bias"] + b["layer3.bias"]) / 2)
+
+
+def test_spec_prints_and_writes_what_moves_together(tmp_path: Path) -> None:
+    code, text = invoke(
+        "spec", "--model", MODEL, "--input", "2,64",
+        "-o", tmp_path / "spec.json", "--dot", tmp_path / "spec.dot",
+    )  # fmt: skip
+    assert code == 0, text
+    assert "P0       512  layer0.weight[0], layer0.bias[0], layer1.weight[1]" in text
+    assert "99.99 % of the parameters are in tensors that move" in text
+    spec = PermutationSpec.from_json((tmp_path / "spec.json").read_text())
+    assert spec == trace(digits_mlp(), torch.rand(2, 64))
+    drawing = (tmp_path / "spec.dot").read_text()
+    assert '"layer0" -> "P0"' in drawing
+    assert '"P0" -> "layer1"' in drawing
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((), "--input is needed"),
+        (("--input", "2,64:complex64"), "must be of float32 or int64"),
+        (("--input", "x=2,64", "--input", "2,64"), "must name all inputs"),
+        (("--input", "y=2,64"), "can't run on example_inputs"),
+    ],
+)
+def test_spec_refuses_in_one_message(inputs: tuple[str, ...], message: str) -> None:
+    code, text = invoke("spec", "--model", MODEL, *inputs)
+    assert code == 1
+    assert message in text
 
 
 def test_merge_with_data_and_a_spec(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:

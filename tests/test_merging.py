@@ -141,7 +141,5 @@ def test_options_are_checked_together() -> None:
         merge(*models, normalize="reset", example_inputs=IMAGES[0])
     with pytest.raises(ValueError, match="give example_inputs or data"):
         merge(*models)
-    with pytest.raises(ValueError, match="no spec is known for LSTM"):
-        merge(nn.LSTM(3, 4), nn.LSTM(3, 4), example_inputs=torch.randn(2, 3))
     with pytest.raises(ValueError, match="don't fit together"):
         merge(MLP(6, (8,), 3), MLP(6, (9,), 3), example_inputs=torch.randn(2, 6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
 
 from fastrebasin.layout import Layout, groups_of, length
@@ -57,7 +58,7 @@ def _misfits(
 
 
 def _solve(layout: Layout, size: int, group: str, own: Mapping[str, int]) -> int:
-    """Return how many units `group` has if the layout has `size` entries; 1 if none fits."""
-    fixed = length(layout, {**own, group: 0})
-    each = length(layout, {**own, group: 1}) - fixed
-    return max(1, (size - fixed) // each)
+    """Return how many entries `group` has if the layout has `size`; the nearest if none fits."""
+    return 1 + bisect.bisect_left(
+        range(1, size + 1), size, key=lambda n: length(layout, {**own, group: n})
+    )

@@ -31,8 +31,9 @@ class MergeResult:
         model: the merged model, in eval mode.
         params: its state dict.
         permutation: what moved B onto A; empty for `align="none"`.
-        report: the options, the alignment's objective before and after, the deviation that
-            verification of the spec found, and seconds spent.
+        report: the options, the share of parameters in tensors that a permutation moves, the
+            deviation that verification of the spec found, the alignment's objective, and seconds
+            spent.
     """
 
     model: nn.Module
@@ -127,6 +128,7 @@ def merge(
         if spec is None:
             spec = trace(model_a, example, outputs=outputs, verify=False)
         spec = spec.bind(params_a)
+        report["share_that_moves"] = spec.share(params_a)
         report["spec_deviation"] = spec.verify(model_a, example, outputs=outputs, seed=seed)
         matching = _match(align, spec, model_a, model_b, data, seed=seed, progress=progress)
         permutation = matching.permutation

@@ -52,11 +52,20 @@ def capture(
         try:
             return _traced(model, args, kwargs, outputs)
         except Exception as error:
+            _check_runs(model, args, kwargs)
             raise ValueError(
                 f"{type(model).__name__} can't be traced. torch.export says: {_line(first)}; "
                 f"torch.fx says: {_line(error)}. Control flow that depends on data can't be "
                 "traced: write the spec with PermutationSpec.from_axes, or trace a submodule"
             ) from first
+
+
+def _check_runs(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    except Exception as error:
+        raise ValueError(f"the model can't run on example_inputs: {_line(error)}") from error
 
 
 class _Only(nn.Module):

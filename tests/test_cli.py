@@ -54,7 +54,7 @@ def test_spec_prints_and_writes_what_moves_together(tmp_path: Path) -> None:
     )  # fmt: skip
     assert code == 0, text
     assert "P0       512  layer0.weight[0], layer0.bias[0], layer1.weight[1]" in text
-    assert "99.99 % of the parameters are in tensors that move" in text
+    assert "100.00 % of the parameters are in tensors that move" in text
     spec = PermutationSpec.from_json((tmp_path / "spec.json").read_text())
     assert spec == trace(digits_mlp(), torch.rand(2, 64))
     drawing = (tmp_path / "spec.dot").read_text()

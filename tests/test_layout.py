@@ -24,7 +24,9 @@ EXTENTS = {"A": 3, "B": 2, "H": 2}
 
 
 def layouts() -> st.SearchStrategy[Layout]:
-    leaves = st.sampled_from([Fixed(2), Fixed(5), Units("A"), Units("B"), Units("H")])
+    leaves: st.SearchStrategy[Layout] = st.sampled_from(
+        [Fixed(2), Fixed(5), Units("A"), Units("B"), Units("H")]
+    )
 
     def bigger(inner: st.SearchStrategy[Layout]) -> st.SearchStrategy[Layout]:
         several = st.lists(inner, min_size=2, max_size=3).map(tuple)

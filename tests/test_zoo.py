@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 from zoo import LARGE, ZOO, Entry
 
+CASES = [
+    pytest.param(entry, id=entry.name, marks=[pytest.mark.slow] if entry.requires else [])
+    for entry in ZOO
+]
+
 
 def names(entries: tuple[Entry, ...]) -> list[str]:
     return [entry.name for entry in entries]
@@ -34,7 +39,7 @@ def test_every_name_is_one_row() -> None:
     assert len(set(names(ZOO + LARGE))) == len(ZOO + LARGE)
 
 
-@pytest.mark.parametrize("entry", ZOO, ids=names(ZOO))
+@pytest.mark.parametrize("entry", CASES)
 def test_seed_decides_the_parameters(entry: Entry) -> None:
     model, twin = build(entry), build(entry)
     assert model.training
@@ -44,7 +49,7 @@ def test_seed_decides_the_parameters(entry: Entry) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("entry", ZOO, ids=names(ZOO))
+@pytest.mark.parametrize("entry", CASES)
 def test_output_is_finite_repeats_and_depends_on_the_input(entry: Entry) -> None:
     model = build(entry).eval()
     with torch.no_grad():
@@ -55,7 +60,7 @@ def test_output_is_finite_repeats_and_depends_on_the_input(entry: Entry) -> None
     assert float((output[0] - output[1]).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("entry", ZOO, ids=names(ZOO))
+@pytest.mark.parametrize("entry", CASES)
 def test_units_differ(entry: Entry) -> None:
     model = build(entry)
     tensors: list[Tensor] = [item for item in model.parameters() if item.requires_grad]
@@ -65,7 +70,7 @@ def test_units_differ(entry: Entry) -> None:
         assert len(tensor.detach().unique()) > 0.9 * tensor.numel()
 
 
-@pytest.mark.parametrize("entry", ZOO, ids=names(ZOO))
+@pytest.mark.parametrize("entry", CASES)
 def test_output_depends_on_the_parameters(entry: Entry) -> None:
     model = build(entry).eval()
     output = run(entry, model)

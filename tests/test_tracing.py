@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,3 +293,28 @@ def test_models_that_cast_inside_are_proved_in_their_own_precision() -> None:
     spec = trace(model, torch.randn(4, 5))
     with pytest.raises(ValueError, match="does not preserve"):
         PermutationSpec.from_axes({**spec.axes, "a.bias": (None,)}).verify(model, torch.randn(4, 5))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: h - h.max(),
+        lambda h: h / h.max(1, keepdim=True).values,
+        lambda h: h.view(torch.int32).float() / 2**31,
+        lambda h: h.T[h.argmax(1)],
+        lambda h: h.unfold(1, 3, 3).flatten(1).repeat(1, 1),
+        lambda h: torch.var_mean(h, 1, keepdim=True)[0] * h,
+        lambda h: torch.linalg.vector_norm(h, dim=1, keepdim=True) + h,
+        lambda h: h.index_add(1, torch.tensor([0, 2]), h[:, :2]),
+        lambda h: functional.interpolate(h[:, None], scale_factor=2)[:, 0, ::2],
+        lambda h: functional.max_pool1d(h[:, None], 3, 1, 1)[:, 0],
+        lambda h: torch.fft.rfft(h).abs(),
+    ],
+)
+def test_odd_operations_are_handled_or_reported(function: Callable[[Tensor], Tensor]) -> None:
+    model = hidden(lambda _, h: function(h))
+    model(inputs := torch.randn(4, 5))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        spec = trace(model, inputs)  # which proves it
+    assert len(spec.notes) == sum(issubclass(w.category, TracingWarning) for w in caught)

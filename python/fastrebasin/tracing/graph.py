@@ -142,7 +142,7 @@ def _simplified(graph: fx.Graph) -> list[fx.Node]:
     nothing goes, and so do assertions.
     """
     aten = torch.ops.aten
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         if "assert" in str(node.target) and not node.users:
             graph.erase_node(node)
     for node in graph.find_nodes(op="call_function", target=aten.select.int):

@@ -82,17 +82,9 @@ class _Interpreter:
         op = Operation(_name(node), _arguments(node, self._argument), tuple(_shapes(node)))
         if not op.shapes:
             return None  # an assertion
-        rule = _rule(node, op)
-        if rule is None or any(-1 in shape for shape in op.shapes):
+        result = _applied(_rule(node), op)
+        if result is None:
             return self._give_up(node, op)
-        arguments = list(op.values())
-        if rule not in READ_LABELS:
-            for value in arguments:
-                if value.labels is not None:
-                    pin(value.labels)
-        result = rule(op)
-        if rule in KEEP_CONSTANTS and arguments and all(v.constant for v in arguments):
-            result = _constant(result)
         self.found.values += op.hidden
         return result
 
@@ -108,9 +100,31 @@ class _Interpreter:
         return fixed if isinstance(node.meta["val"], (list, tuple)) else fixed[0]
 
 
-def _rule(node: fx.Node, op: Operation) -> Rule | None:
-    if op.name in RULES:
-        return RULES[op.name]
+def _applied(rule: Rule | None, op: Operation) -> Value | list[Value] | None:
+    """Return what a rule makes of an operation, or None if it isn't up to it."""
+    if rule is None or any(-1 in shape for shape in op.shapes):
+        return None
+    arguments = list(op.values())
+    if rule not in READ_LABELS:
+        for value in arguments:
+            if value.labels is not None:
+                pin(value.labels)
+    try:
+        result = rule(op)
+    except (AssertionError, LookupError, TypeError, ValueError, RecursionError):
+        return None  # a form of the operator that the rule wasn't written for
+    shapes = tuple(tuple(axis.size for axis in value.axes) for value in _listed(result))
+    if shapes[0] != op.shape:
+        return None
+    if rule in KEEP_CONSTANTS and arguments and all(value.constant for value in arguments):
+        return _constant(result)
+    return result
+
+
+def _rule(node: fx.Node) -> Rule | None:
+    for name in (str(node.target), _name(node)):
+        if name in RULES:
+            return RULES[name]
     if torch.Tag.pointwise in getattr(node.target, "tags", ()):
         return arithmetic.elementwise
     return None

@@ -1,8 +1,8 @@
 """The table of rules: what each core ATen operator says about the axes of its tensors.
 
 A rule takes an `Operation` and returns the `Value` of its output, or a list of them, having stated
-on the way which axes move together. To teach tracing an operator, add a line. Operators that
-PyTorch tags as pointwise need none.
+on the way which axes move together. To teach tracing an operator, add a line: under its name, or
+under that of one overload, which goes first. Operators that PyTorch tags as pointwise need none.
 """
 
 from __future__ import annotations
@@ -84,8 +84,10 @@ RULES: dict[str, Rule] = {
     "aten.var_mean": compute.reduce_both,
     "aten.argmax": compute.index_of,
     "aten.argmin": compute.index_of,
-    "aten.max": compute.reduce_with_index,
-    "aten.min": compute.reduce_with_index,
+    "aten.max": compute.reduce,
+    "aten.min": compute.reduce,
+    "aten.max.dim": compute.reduce_with_index,
+    "aten.min.dim": compute.reduce_with_index,
     "aten._softmax": _along("dim", ordered=False),
     "aten._log_softmax": _along("dim", ordered=False),
     # Matrix products and convolutions.

@@ -53,6 +53,10 @@ Inputs = Annotated[
     ),
 ]
 
+Outputs = Annotated[
+    str | None, typer.Option(help="Attribute of the model's output that counts, as logits.")
+]
+
 
 @app.command()
 def demo(
@@ -109,6 +113,7 @@ def merge_command(
     ] = None,
     data_b: Annotated[Path | None, typer.Option(help="B's examples.")] = None,
     inputs: Inputs = None,
+    outputs: Outputs = None,
     spec: Annotated[
         Path | None, typer.Option(help="Permutation spec in JSON; traced by default.")
     ] = None,
@@ -127,6 +132,7 @@ def merge_command(
             normalize=normalize,
             spec=None if spec is None else PermutationSpec.from_json(spec.read_text()),
             example_inputs=_random_inputs(inputs, seed) if inputs else None,
+            outputs=None if outputs is None else operator.attrgetter(outputs),
             seed=seed,
             progress=not quiet,
         )
@@ -146,9 +152,7 @@ def merge_command(
 def spec_command(
     model: Annotated[str, typer.Option(help="package.module:factory, which makes the module.")],
     inputs: Inputs = None,
-    outputs: Annotated[
-        str | None, typer.Option(help="Attribute of the model's output that counts, as logits.")
-    ] = None,
+    outputs: Outputs = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write the spec to, as JSON.")
     ] = None,

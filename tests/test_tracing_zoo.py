@@ -65,7 +65,12 @@ def test_large_models(entry: Entry) -> None:
     torch.manual_seed(0)
     model = entry.build()
     spec = trace(model, entry.inputs())
-    assert spec.share(model.state_dict()) >= entry.movable
+    params = model.state_dict()
+    assert spec.share(params) >= entry.movable
+    scrambled = fr.apply_permutation(spec, spec.random_permutation(seed=1), params)
+    found = fr.weight_matching(spec, params, scrambled).permutation
+    aligned = fr.apply_permutation(spec, found, scrambled)
+    assert all(torch.equal(params[name], aligned[name]) for name in params)
 
 
 def renamed(spec: PermutationSpec) -> dict[str, tuple[str | None, ...]]:

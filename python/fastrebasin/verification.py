@@ -97,9 +97,7 @@ class _Twin:
         *,
         wide: bool,
     ) -> None:
-        self._model = copy.deepcopy(model).eval()
-        if wide:
-            self._model.double()
+        self._model = _copy(model, wide=wide).eval()
         _scramble(self._model, generator)
         self.params: Mapping[str, torch.Tensor] = self._model.state_dict()
         args, kwargs = arguments(example_inputs)
@@ -123,6 +121,20 @@ class _Twin:
             if name in spec.axes and tensor.data_ptr() not in moved:
                 tensor.copy_(permute_units(tensor, spec, name, permutation))
                 moved.add(tensor.data_ptr())
+
+
+def _copy(model: nn.Module, *, wide: bool) -> nn.Module:
+    """Return a copy of a model, in float64 if `wide`, without a second copy on the way."""
+    memo: dict[int, object] = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if wide and tensor.is_floating_point():
+            twin = tensor.detach().to(torch.float64, copy=True)
+            memo[id(tensor)] = (
+                nn.Parameter(twin, requires_grad=False)
+                if isinstance(tensor, nn.Parameter)
+                else twin
+            )
+    return copy.deepcopy(model, memo)
 
 
 class _Precision(TorchDispatchMode):

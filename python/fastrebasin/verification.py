@@ -178,10 +178,14 @@ def _scramble(model: nn.Module, generator: torch.Generator) -> None:
             tensors += [t for t in (module.running_mean, module.running_var) if t is not None]
     with torch.no_grad():
         for tensor in tensors:
-            factor = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
             # Never negative, because variances aren't; not zero, because fresh biases are.
-            shift = 0.02 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-            tensor.mul_(factor.to(tensor)).add_(shift.to(tensor))
+            tensor.mul_(_random(tensor, generator).add_(0.5))
+            tensor.add_(_random(tensor, generator), alpha=0.02)
+
+
+def _random(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return numbers from 0 to 1 of a tensor's shape, the same whatever its dtype and device."""
+    return torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
 
 
 def _cycle(size: int, generator: torch.Generator) -> torch.Tensor:

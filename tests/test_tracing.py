@@ -235,3 +235,16 @@ def test_odd_operations_are_handled_or_reported(function: Callable[[Tensor], Ten
         warnings.simplefilter("always")
         spec = trace(model, inputs)  # which proves it
     assert len(spec.notes) == sum(issubclass(w.category, TracingWarning) for w in caught)
+
+
+def test_what_is_on_two_axes_has_no_parts_inside() -> None:
+    """Attention mixes sets of one axis: their units can't have permutations for each set."""
+
+    def attention(_: nn.Module, h: Tensor) -> Tensor:
+        x = h.view(-1, 3, 2, 2)
+        scores = torch.einsum("bnhd,bmhd->bhnm", x, x).softmax(-1)
+        return torch.einsum("bhnm,bmhd->bnhd", scores, x).flatten(1)
+
+    found, spec = traced_axis(hidden(attention), "last.weight", 1)
+    assert found == "P0*P1*P2"
+    assert dict(spec.within) == {"P0": ("P1",), "P2": ("P1",)}

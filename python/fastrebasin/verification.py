@@ -161,12 +161,19 @@ class _Precision(TorchDispatchMode):
 def _moving(
     spec: PermutationSpec, groups: Iterable[str], generator: torch.Generator
 ) -> Permutation:
-    """Return a permutation that moves every unit of some groups, and no unit of the others."""
+    """Return a permutation that moves units of some groups, and no unit of the others."""
     chosen = set(groups)
     inner = {}
     for group, own in spec.extents.items():
-        draw = (lambda n: _cycle(n, generator)) if group in chosen else torch.arange
-        inner[group] = torch.stack([draw(own) for _ in range(spec.sizes[group] // own)])
+        count = spec.sizes[group] // own
+        # Of a group inside others every second has all its units moved, so that they differ.
+        moving = torch.randperm(count, generator=generator) < (count + 1) // 2
+        inner[group] = torch.stack(
+            [
+                _cycle(own, generator) if group in chosen and moves else torch.arange(own)
+                for moves in moving.tolist()
+            ]
+        )
     return nesting.combine(inner, spec.extents, spec.within)
 
 

@@ -74,6 +74,7 @@ def matrix_product(op: Operation, left: str = "self", right: str = "mat2") -> Va
     a, b = op.value(left), op.value(right)
     join(a.axes[-1], b.axes[-2])
     batch = broadcast([Value(a.axes[:-2]), Value(b.axes[:-2])], op.shape[:-2])
+    op.alone(batch, a.axes[-1], a.axes[-2], b.axes[-1])
     return Value.of([*batch, a.axes[-2], b.axes[-1]])
 
 
@@ -98,11 +99,13 @@ def convolution(op: Operation) -> Value:
         out = first
         if groups == 1:
             join(channels, second)
+            op.alone([], channels, out)
         else:
             sets, inside = take_inner(channels, channels.size // groups)
-            sets_out, _ = take_inner(first, first.size // groups)
+            sets_out, inside_out = take_inner(first, first.size // groups)
             join(sets, sets_out)
             join(inside, second)
+            op.alone([sets], inside, inside_out)
     if bias is not None:
         join(out, bias.axes[0])
     return Value.of([x.axes[0], out, *map(fixed, op.shape[2:])])

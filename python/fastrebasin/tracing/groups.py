@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fastrebasin import layout
@@ -68,10 +69,10 @@ def _tie_families(everything: Sequence[Sequence[Axis]], stated: Sequence[Sequenc
     in_parameters = {id(axes) for axes in stated}
     tied = False
     for axes in everything:
-        present = {head for axis in axes for head in heads(axis)}
+        present = Counter(head for axis in axes for head in set(heads(axis)))
         for atom in [atom for axis in axes for atom in atoms(axis)]:
             for outer in dict.fromkeys(root(outer) for outer, _, _ in atom.members):
-                if depends(atom, outer) and (id(axes) in in_parameters or outer not in present):
+                if depends(atom, outer) and (id(axes) in in_parameters or present[outer] != 1):
                     decouple(atom, outer)
                     tied = True
     return tied
@@ -103,14 +104,14 @@ def _parents(everything: Sequence[Sequence[Axis]]) -> dict[Atom, list[Atom]]:
     else the two together would be one larger group, or two that don't lie in each other).
     Outermost first. Dictionaries stand for sets here, because their order is always the same.
     """
-    beside: dict[Atom, dict[Atom, None]] = {}
+    beside: dict[Atom, dict[Atom, bool]] = {}
     count: dict[Atom, int] = {}
     for axes in everything:
         for block in _blocks([find(axis) for axis in axes]):
             for atom in block:
                 count[atom] = count.get(atom, 0) + 1
                 others = beside.get(atom, block)
-                beside[atom] = {other: None for other in others if other in block}
+                beside[atom] = {o: True for o, once in others.items() if once and block.get(o)}
     found = {
         atom: [
             other
@@ -132,8 +133,11 @@ def _parents(everything: Sequence[Sequence[Axis]]) -> dict[Atom, list[Atom]]:
     }
 
 
-def _blocks(axes: Sequence[Axis]) -> Iterator[dict[Atom, None]]:
-    """Yield the atoms of each block of a tensor, cut wherever an axis is a concatenation."""
+def _blocks(axes: Sequence[Axis]) -> Iterator[dict[Atom, bool]]:
+    """Yield the atoms of each block of a tensor, cut wherever an axis is a concatenation.
+
+    With each atom goes whether others may lie within it.
+    """
     for d, axis in enumerate(axes):
         factors = axis.factors if isinstance(axis, Product) else (axis,)
         if isinstance(factors[-1], Concatenation):
@@ -143,4 +147,6 @@ def _blocks(axes: Sequence[Axis]) -> Iterator[dict[Atom, None]]:
             return
     here = [atom for axis in axes for atom in atoms(axis)]
     numbered = [other for atom in here for axis in atom.numbered for other in atoms(axis)]
-    yield dict.fromkeys([*here, *numbered])
+    # What is on two axes says nothing about which of them another lies within.
+    times = Counter(here)
+    yield {atom: times[atom] < 2 for atom in [*here, *numbered]}

@@ -18,6 +18,7 @@ def linear(op: Operation) -> Value:
         return Value(x.axes[:-1])
     if bias is not None:
         join(weight.axes[0], bias.axes[0])
+    op.alone([], *weight.axes)
     return Value.of([*x.axes[:-1], weight.axes[0]])
 
 
@@ -42,6 +43,7 @@ def attention(op: Operation) -> list[Value]:
         for axis in scores[-2:]:
             pin(axis)
     op.hidden.append(Value.of(scores))
+    op.alone(batch, query.axes[-1], *scores[-2:], value.axes[-1])
     return [Value.of([*batch, query.axes[-2], value.axes[-1]]), Value.of([*batch, query.axes[-2]])]
 
 

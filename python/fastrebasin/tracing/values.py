@@ -85,6 +85,10 @@ class Operation:
             return []
         return list(numbers) if isinstance(numbers, (list, tuple)) else [self.integer(name)]
 
+    def alone(self, batch: Sequence[Axis], *axes: Axis) -> None:
+        """State that, batch by batch, axes move in one way whatever is beside them."""
+        self.hidden.extend(Value.of([*batch, axis]) for axis in axes)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the first output."""

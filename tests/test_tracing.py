@@ -155,26 +155,19 @@ def test_control_flow_that_depends_on_data_is_refused_with_advice() -> None:
         trace(model, torch.randn(4, 5))
 
 
-@torch.library.custom_op("fastrebasin_tests::rank", mutates_args=())
-def rank(x: Tensor) -> Tensor:
-    """Sum up to each unit, an operation that tracing knows nothing of."""
-    return x.cumsum(1)
-
-
-@rank.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
 def test_unknown_operations_fix_what_they_touch_and_are_named() -> None:
+    def spectrum(_: nn.Module, h: Tensor) -> Tensor:
+        magnitudes: Tensor = torch.fft.rfft(h).abs()
+        return magnitudes
+
     model = nn.Sequential(
-        nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), Module(lambda _, h: rank(h)), nn.Linear(6, 2)
+        nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), Module(spectrum), nn.Linear(4, 2)
     )
-    with pytest.warns(TracingWarning, match=r"fastrebasin_tests\.rank.*test_tracing\.py"):
+    with pytest.warns(TracingWarning, match=r"aten\._fft_r2c.*test_tracing\.py"):
         spec = trace(model, torch.randn(4, 5))
     assert list(spec.sizes.values()) == [8]
-    assert "rank" in spec.describe()
-    assert "rank" in PermutationSpec.from_json(spec.to_json()).notes[0]
+    assert "_fft_r2c" in spec.describe()
+    assert "_fft_r2c" in PermutationSpec.from_json(spec.to_json()).notes[0]
 
 
 def test_what_is_not_a_model_and_what_it_cannot_run_on() -> None:
@@ -245,6 +238,13 @@ def test_what_is_on_two_axes_has_no_parts_inside() -> None:
         scores = torch.einsum("bnhd,bmhd->bhnm", x, x).softmax(-1)
         return torch.einsum("bhnm,bmhd->bnhd", scores, x).flatten(1)
 
-    found, spec = traced_axis(hidden(attention), "last.weight", 1)
+    model = hidden(attention)
+    found, spec = traced_axis(model, "last.weight", 1)
     assert found == "P0*P1*P2"
     assert dict(spec.within) == {"P0": ("P1",), "P2": ("P1",)}
+    # The proof sees it even where pairs of units leave one way only to move them all.
+    wrong = PermutationSpec.from_axes(
+        spec.axes, within={"P2": ("P0", "P1")}, sizes={"P0": 3, "P1": 2, "P2": 12}
+    )
+    with pytest.raises(ValueError, match="does not preserve"):
+        wrong.verify(model, torch.randn(4, 5))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -90,21 +90,27 @@ def parse(text: str) -> Layout:
 
 
 def _sum(tokens: list[str], text: str) -> tuple[Layout, list[str]]:
-    part, tokens = _product(tokens, text)
-    parts = [part]
-    while tokens and tokens[0] == "+":
-        part, tokens = _product(tokens[1:], text)
-        parts.append(part)
-    return (Concatenation(tuple(parts)) if len(parts) > 1 else part), tokens
+    return _chain(tokens, text, "+", _product, Concatenation)
 
 
 def _product(tokens: list[str], text: str) -> tuple[Layout, list[str]]:
-    factor, tokens = _factor(tokens, text)
-    factors = [factor]
-    while tokens and tokens[0] == "*":
-        factor, tokens = _factor(tokens[1:], text)
-        factors.append(factor)
-    return (Product(tuple(factors)) if len(factors) > 1 else factor), tokens
+    return _chain(tokens, text, "*", _factor, Product)
+
+
+def _chain(
+    tokens: list[str],
+    text: str,
+    sign: str,
+    read: Callable[[list[str], str], tuple[Layout, list[str]]],
+    combine: Callable[[tuple[Layout, ...]], Layout],
+) -> tuple[Layout, list[str]]:
+    """Read layouts with a sign between them; also return the tokens behind."""
+    first, tokens = read(tokens, text)
+    found = [first]
+    while tokens and tokens[0] == sign:
+        other, tokens = read(tokens[1:], text)
+        found.append(other)
+    return (combine(tuple(found)) if len(found) > 1 else first), tokens
 
 
 def _factor(tokens: list[str], text: str) -> tuple[Layout, list[str]]:

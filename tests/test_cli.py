@@ -69,6 +69,10 @@ def test_spec_prints_and_writes_what_moves_together(tmp_path: Path) -> None:
         (("--input", "2,64:complex64"), "must be of float32 or int64"),
         (("--input", "x=2,64", "--input", "2,64"), "must name all inputs"),
         (("--input", "y=2,64"), "can't run on example_inputs"),
+        (
+            ("--input", "2,64", "--outputs", "logits"),
+            "outputs fails on what the model returns, a Tensor: 'Tensor' object has no attribute",
+        ),
     ],
 )
 def test_spec_refuses_in_one_message(inputs: tuple[str, ...], message: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 
-__all__ = ["ExampleInputs", "arguments", "tensors_in"]
+__all__ = ["ExampleInputs", "arguments", "call", "first_line", "tensors_in"]
 
 ExampleInputs: TypeAlias = "torch.Tensor | tuple[object, ...] | list[object] | Mapping[str, object]"
 """A tensor, positional arguments of `forward`, or its keyword arguments."""
@@ -20,6 +21,36 @@ def arguments(inputs: ExampleInputs) -> tuple[tuple[object, ...], dict[str, obje
     if isinstance(inputs, (tuple, list)):
         return tuple(inputs), {}
     return (inputs,), {}
+
+
+def call(
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    outputs: Callable[[Any], object] | None,
+) -> object:
+    """Run a model and return what `outputs` keeps of its output.
+
+    Raises:
+        ValueError: the model or `outputs` fails; says which, and how.
+    """
+    try:
+        output = model(*args, **kwargs)
+    except Exception as error:
+        raise ValueError(f"the model can't run on example_inputs: {first_line(error)}") from error
+    try:
+        return output if outputs is None else outputs(output)
+    except Exception as error:
+        raise ValueError(
+            f"outputs fails on what the model returns, a {type(output).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:

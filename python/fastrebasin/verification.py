@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastrebasin import nesting
-from fastrebasin._calls import ExampleInputs, arguments, tensors_in
+from fastrebasin._calls import ExampleInputs, arguments, call, tensors_in
 from fastrebasin.permutation import Permutation, invert, permute_units
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def _running_twin(
         twin = _Twin(model, example_inputs, outputs, generator, wide=wide)
         try:
             return twin, twin.outputs()
-        except Exception as error:
+        except ValueError:
             if not wide:  # some models cast inside, so that float64 parameters don't fit
-                raise ValueError(f"the model can't run on example_inputs: {error}") from error
+                raise
     raise AssertionError
 
 
@@ -114,8 +114,7 @@ class _Twin:
 
     def outputs(self) -> list[torch.Tensor]:
         with torch.no_grad(), _Precision() as precision:
-            output = self._model(*self._args, **self._kwargs)
-            output = output if self._kept is None else self._kept(output)
+            output = call(self._model, self._args, self._kwargs, self._kept)
         self.precision = precision.eps
         return [tensor.double() for tensor in tensors_in(output)]
 

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fastrebasin._calls import tensors_in
+from fastrebasin._calls import call, first_line, tensors_in
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,13 @@ def capture(
         try:
             return _traced(model, args, kwargs, outputs)
         except Exception as error:
-            _check_runs(model, args, kwargs)
+            with torch.no_grad():
+                call(model, args, kwargs, outputs)  # says so where the example is at fault
             raise ValueError(
-                f"{type(model).__name__} can't be traced. torch.export says: {_line(first)}; "
-                f"torch.fx says: {_line(error)}. Control flow that depends on data can't be "
+                f"{type(model).__name__} can't be traced. torch.export says: {first_line(first)}; "
+                f"torch.fx says: {first_line(error)}. Control flow that depends on data can't be "
                 "traced: write the spec with PermutationSpec.from_axes, or trace a submodule"
             ) from first
-
-
-def _check_runs(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-    try:
-        with torch.no_grad():
-            model(*args, **kwargs)
-    except Exception as error:
-        raise ValueError(f"the model can't run on example_inputs: {_line(error)}") from error
 
 
 class _Only(nn.Module):
@@ -201,8 +194,3 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logger.disabled = was_disabled
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -230,15 +230,15 @@ def test_odd_operations_are_handled_or_reported(function: Callable[[Tensor], Ten
     assert len(spec.notes) == sum(issubclass(w.category, TracingWarning) for w in caught)
 
 
+def attention(x: Tensor) -> Tensor:
+    """Mix sets by each other, for each head: the axes are sets, heads, units."""
+    scores = torch.einsum("bnhd,bmhd->bhnm", x, x).softmax(-1)
+    return torch.einsum("bhnm,bmhd->bnhd", scores, x)
+
+
 def test_what_is_on_two_axes_has_no_parts_inside() -> None:
     """Attention mixes sets of one axis: their units can't have permutations for each set."""
-
-    def attention(_: nn.Module, h: Tensor) -> Tensor:
-        x = h.view(-1, 3, 2, 2)
-        scores = torch.einsum("bnhd,bmhd->bhnm", x, x).softmax(-1)
-        return torch.einsum("bhnm,bmhd->bnhd", scores, x).flatten(1)
-
-    model = hidden(attention)
+    model = hidden(lambda _, h: attention(h.view(-1, 3, 2, 2)).flatten(1))
     found, spec = traced_axis(model, "last.weight", 1)
     assert found == "P0*P1*P2"
     assert dict(spec.within) == {"P0": ("P1",), "P2": ("P1",)}
@@ -248,3 +248,15 @@ def test_what_is_on_two_axes_has_no_parts_inside() -> None:
     )
     with pytest.raises(ValueError, match="does not preserve"):
         wrong.verify(model, torch.randn(4, 5))
+
+
+def test_what_is_on_two_axes_has_no_parts_inside_after_a_cut_either() -> None:
+    """The same holds for the units of one head, which a slice of what was mixed leaves."""
+
+    def gate(_: nn.Module, h: Tensor) -> Tensor:
+        mixed = attention(h.view(-1, 3, 2, 2)).permute(0, 2, 3, 1).flatten(1)
+        return mixed[:, :6] * mixed[:, 6:].sigmoid()
+
+    found, spec = traced_axis(hidden(gate), "first.weight", 0)
+    assert found == "P0*(P1 + P1)"
+    assert not spec.within

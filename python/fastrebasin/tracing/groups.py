@@ -16,7 +16,7 @@ from fastrebasin.tracing.atoms import (
     pull_apart,
     root,
 )
-from fastrebasin.tracing.axes import atoms, decouple, find
+from fastrebasin.tracing.axes import at, atoms, decouple, find
 from fastrebasin.tracing.values import Value
 
 # More fixed entries than this, each with a permutation of its own inside, share one.
@@ -107,7 +107,7 @@ def _parents(everything: Sequence[Sequence[Axis]]) -> dict[Atom, list[Atom]]:
     beside: dict[Atom, dict[Atom, bool]] = {}
     count: dict[Atom, int] = {}
     for axes in everything:
-        for block in _blocks([find(axis) for axis in axes]):
+        for block in _blocks(axes):
             for atom in block:
                 count[atom] = count.get(atom, 0) + 1
                 others = beside.get(atom, block)
@@ -134,19 +134,36 @@ def _parents(everything: Sequence[Sequence[Axis]]) -> dict[Atom, list[Atom]]:
 
 
 def _blocks(axes: Sequence[Axis]) -> Iterator[dict[Atom, bool]]:
-    """Yield the atoms of each block of a tensor, cut wherever an axis is a concatenation.
+    """Yield the atoms of each block of a tensor, cut wherever a factor of an axis was cut.
 
     With each atom goes whether others may lie within it.
     """
-    for d, axis in enumerate(axes):
-        factors = axis.factors if isinstance(axis, Product) else (axis,)
-        if isinstance(factors[-1], Concatenation):
-            for part in factors[-1].parts:
-                inner = (*factors[:-1], find(part))
-                yield from _blocks([*axes[:d], *inner, *axes[d + 1 :]])
+    factors = [factor for axis in axes for factor in _factors(axis)]
+    for i, factor in enumerate(factors):
+        head = factor if isinstance(factor, Atom) else None
+        body = factor if head is None else head.target
+        if isinstance(body, Concatenation):
+            others = [*factors[:i], *factors[i + 1 :]]
+            for k, part in enumerate(body.parts):
+                yield from _blocks([part, *(at(other, head, k) for other in others)])
             return
-    here = [atom for axis in axes for atom in atoms(axis)]
+    here = [atom for factor in factors for atom in atoms(factor)]
     numbered = [other for atom in here for axis in atom.numbered for other in atoms(axis)]
     # What is on two axes says nothing about which of them another lies within.
     times = Counter(here)
     yield {atom: times[atom] < 2 for atom in [*here, *numbered]}
+
+
+def _factors(axis: Axis) -> Iterator[Axis]:
+    """Yield the factors of an axis: atoms, cut or not, and concatenations."""
+    if isinstance(axis, Atom):
+        axis = root(axis)
+        if not isinstance(axis.target, Product):
+            yield axis
+            return
+        axis = axis.target
+    if isinstance(axis, Concatenation):
+        yield axis
+    else:
+        for factor in axis.factors:
+            yield from _factors(factor)

@@ -95,7 +95,7 @@ constexpr std::int64_t smallest_released = 32 * 32;
 template <typename T>
 cpu::AssignmentStatus solve(const cpu::MatrixView<T>& cost, bool maximize, std::int64_t* col4row,
                             int threads) {
-  const cpu::AssignmentResult result{col4row, nullptr, nullptr, nullptr};
+  const cpu::AssignmentResult result{col4row, nullptr, nullptr, nullptr, nullptr};
   if (cost.rows * cost.cols < smallest_released)
     return cpu::solve_assignment(cost, maximize, {}, result, [] { return false; });
   py::gil_scoped_release released;
@@ -173,18 +173,25 @@ using WarmStack = std::pair<py::array_t<std::int64_t, py::array::c_style>,
 // What the core writes for a stack of matrices of one shape.
 struct SolvedStack {
   SolvedStack(py::ssize_t batch, py::ssize_t rows, py::ssize_t cols)
-      : col4row({batch, rows}), row_duals({batch, rows}), col_duals({batch, cols}), gap(batch) {}
+      : col4row({batch, rows}),
+        row_costs({batch, rows}),
+        row_duals({batch, rows}),
+        col_duals({batch, cols}),
+        gap(batch) {}
 
   cpu::AssignmentResult at(py::ssize_t k) {
     return {col4row.mutable_data() + k * col4row.shape(1),
+            row_costs.mutable_data() + k * row_costs.shape(1),
             row_duals.mutable_data() + k * row_duals.shape(1),
             col_duals.mutable_data() + k * col_duals.shape(1), gap.mutable_data() + k};
   }
 
-  py::tuple as_tuple() const { return py::make_tuple(col4row, row_duals, col_duals, gap); }
+  py::tuple as_tuple() const {
+    return py::make_tuple(col4row, row_costs, row_duals, col_duals, gap);
+  }
 
   py::array_t<std::int64_t> col4row;
-  py::array_t<double> row_duals, col_duals, gap;
+  py::array_t<double> row_costs, row_duals, col_duals, gap;
 };
 
 cpu::WarmStart warm_start(const std::optional<WarmStack>& warm, const SolvedStack& solved,
@@ -217,7 +224,7 @@ void append_tasks(const py::array& stack, const std::optional<WarmStack>& warm, 
 
 // Solves all matrices of all stacks (batch, rows, cols) as one batch. Returns None, or (index,
 // reason) of the first matrix without a solution, counted over all stacks; and for each stack
-// col4row, row_duals, col_duals and gap.
+// col4row, row_costs, row_duals, col_duals and gap.
 py::tuple solve_assignments(const std::vector<py::array>& stacks,
                             const std::vector<std::optional<WarmStack>>& warm, bool maximize,
                             int threads) {

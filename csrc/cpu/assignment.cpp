@@ -222,6 +222,14 @@ void write_duals(const Problem<T>& problem, bool maximize, double* row_duals, do
     col_duals[j] = sign * problem.price(j);
 }
 
+template <typename T>
+void write_row_costs(const MatrixView<T>& cost, const std::int64_t* col4row, double* row_costs) {
+  for (std::int64_t i = 0; row_costs && i < cost.rows; ++i) {
+    const T* row = cost.data + i * cost.row_stride;
+    row_costs[i] = col4row[i] == none ? 0.0 : double(row[col4row[i] * cost.col_stride]);
+  }
+}
+
 // Solves the problem and writes the result.
 template <typename T>
 AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmStart& warm,
@@ -236,6 +244,7 @@ AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmSt
   if (status != AssignmentStatus::optimal) return status;
   const std::vector<std::int64_t>& col4row = wide ? problem.col4row : problem.row4col;
   std::copy(col4row.begin(), col4row.end(), result.col4row);
+  write_row_costs(cost, result.col4row, result.row_costs);
   if (wide) {
     write_duals(problem, maximize, result.row_duals, result.col_duals);
   } else {

@@ -27,6 +27,7 @@ enum class AssignmentStatus {
 // Where the result goes; every array is the caller's. Null for what nobody wants to know.
 struct AssignmentResult {
   std::int64_t* col4row;  // size rows: column given to each row, -1 for a row left over; not null
+  double* row_costs;      // size rows: the cost of each row's pair, zero for a row left over
   double* row_duals;      // size rows
   double* col_duals;      // size cols
   double* gap;            // one number: how far the objective can be from the optimum

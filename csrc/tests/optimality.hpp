@@ -17,25 +17,36 @@ namespace fastrebasin::tests {
 struct Answer {
   cpu::AssignmentStatus status;
   std::vector<std::int64_t> col4row;
-  std::vector<double> row_duals, col_duals;
+  std::vector<double> row_costs, row_duals, col_duals;
   double gap;
 };
 
 inline bool never() { return false; }
 
-// Result arrays hold nonsense at first, so that what the solver leaves unwritten shows.
+// An answer that holds nonsense, so that what the solver leaves unwritten shows.
+inline Answer unwritten(std::int64_t rows, std::int64_t cols) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<double> row_values(rows, nan);
+  return {cpu::AssignmentStatus::interrupted,
+          std::vector<std::int64_t>(rows, -99),
+          row_values,
+          row_values,
+          std::vector<double>(cols, nan),
+          nan};
+}
+
+inline cpu::AssignmentResult result_in(Answer& answer) {
+  return {answer.col4row.data(), answer.row_costs.data(), answer.row_duals.data(),
+          answer.col_duals.data(), &answer.gap};
+}
+
 template <typename T>
 Answer solve(const cpu::MatrixView<T>& cost, bool maximize, const Answer* former = nullptr,
              const std::function<bool()>& interrupted = never) {
-  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-  Answer answer{cpu::AssignmentStatus::interrupted, std::vector<std::int64_t>(cost.rows, -99),
-                std::vector<double>(cost.rows, nan), std::vector<double>(cost.cols, nan), nan};
+  Answer answer = unwritten(cost.rows, cost.cols);
   cpu::WarmStart warm{nullptr, nullptr};
   if (former) warm = {former->col4row.data(), former->col_duals.data()};
-  answer.status = cpu::solve_assignment<T>(
-      cost, maximize, warm,
-      {answer.col4row.data(), answer.row_duals.data(), answer.col_duals.data(), &answer.gap},
-      interrupted);
+  answer.status = cpu::solve_assignment<T>(cost, maximize, warm, result_in(answer), interrupted);
   return answer;
 }
 
@@ -73,8 +84,11 @@ template <typename T>
 void check_is_assignment(const cpu::MatrixView<T>& cost, const Answer& answer) {
   std::vector<bool> taken(cost.cols, false);
   std::int64_t pairs = 0;
-  for (const std::int64_t j : answer.col4row) {
+  for (std::int64_t i = 0; i < cost.rows; ++i) {
+    const std::int64_t j = answer.col4row[i];
     CHECK(j >= -1 && j < cost.cols);
+    CHECK(answer.row_costs[i] ==
+          (j < 0 ? 0.0 : cost.data[i * cost.row_stride + j * cost.col_stride]));
     if (j < 0) continue;
     CHECK(!taken[j]);
     taken[j] = true;

@@ -1,5 +1,5 @@
 // Solves in several threads at once, for the thread sanitizer: the solver keeps nothing between
-// calls and only reads its input.
+// calls and only reads its input; the threads of a batch change nothing in its results.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "cpu/assignment_batch.hpp"
 #include "matrices.hpp"
 #include "optimality.hpp"
 
@@ -28,8 +29,8 @@ void in_threads(Work work) {
 bool same(const Answer& a, const Answer& b) {
   if (a.status != b.status) return false;
   if (a.status != cpu::AssignmentStatus::optimal) return true;  // the rest is unspecified
-  return a.col4row == b.col4row && a.row_duals == b.row_duals && a.col_duals == b.col_duals &&
-         a.gap == b.gap;
+  return a.col4row == b.col4row && a.row_costs == b.row_costs && a.row_duals == b.row_duals &&
+         a.col_duals == b.col_duals && a.gap == b.gap;
 }
 
 // The very first calls: whatever is set up on first use is set up by several threads.
@@ -74,18 +75,90 @@ void test_neighbouring_results() {
   Random random(1);
   const Buffer<float> buffer = contiguous<float>(make(Structure::dead_units, n, n, random, 0.0));
   std::vector<std::int64_t> col4row(thread_count * n);
-  std::vector<double> duals(2 * thread_count * n), gap(thread_count);
+  std::vector<double> values(3 * thread_count * n), gap(thread_count);
   in_threads([&](int k) {
-    cpu::solve_assignment<float>(
-        buffer.view(), true, {nullptr, nullptr},
-        {&col4row[k * n], &duals[2 * k * n], &duals[(2 * k + 1) * n], &gap[k]}, never);
+    double* mine = &values[3 * k * n];
+    cpu::solve_assignment<float>(buffer.view(), true, {nullptr, nullptr},
+                                 {&col4row[k * n], mine, mine + n, mine + 2 * n, &gap[k]}, never);
   });
   for (int k = 1; k < thread_count; ++k)
     CHECK(std::equal(col4row.begin(), col4row.begin() + n, col4row.begin() + k * n));
 }
 
-// The thread pool and batches of assignments belong here: every size of batch beside the number of
-// threads, an error and an interruption in the middle, two batches at once.
+struct Batch {
+  cpu::BatchOutcome outcome;
+  std::vector<Answer> answers;
+};
+
+Batch solve_batch(const std::vector<Buffer<float>>& matrices, int threads,
+                  const cpu::Poll& interrupted = never) {
+  Batch batch;
+  for (const Buffer<float>& matrix : matrices)
+    batch.answers.push_back(unwritten(matrix.view().rows, matrix.view().cols));
+  std::vector<cpu::AssignmentTask> tasks;
+  for (std::size_t k = 0; k < matrices.size(); ++k)
+    tasks.push_back({matrices[k].view(), {nullptr, nullptr}, result_in(batch.answers[k])});
+  batch.outcome = cpu::solve_assignments(tasks, false, threads, interrupted);
+  for (Answer& answer : batch.answers) answer.status = batch.outcome.status;
+  return batch;
+}
+
+// Matrices of several sizes; the largest has a pass that is worth several threads of its own.
+std::vector<Buffer<float>> batch_of(int count) {
+  std::vector<Buffer<float>> matrices;
+  Random random(count);
+  for (int k = 0; k < count; ++k) {
+    const std::int64_t n = k == 1 ? 520 : 40 + 17 * k;
+    matrices.push_back(contiguous<float>(make(Structure::dead_units, n, n, random, 0.0)));
+  }
+  return matrices;
+}
+
+// Every size of batch beside the number of threads: each answer is the one of a single thread.
+void test_batches() {
+  for (int count = 0; count <= 2 * thread_count; ++count) {
+    current_case = "batch of " + std::to_string(count);
+    const std::vector<Buffer<float>> matrices = batch_of(count);
+    const Batch alone = solve_batch(matrices, 1);
+    CHECK(alone.outcome.status == cpu::AssignmentStatus::optimal);
+    for (const int threads : {2, thread_count, 4 * thread_count}) {
+      const Batch together = solve_batch(matrices, threads);
+      CHECK(std::equal(alone.answers.begin(), alone.answers.end(), together.answers.begin(),
+                       together.answers.end(), same));
+    }
+  }
+}
+
+// The first matrix without a solution is named, however the threads come to them.
+void test_batches_that_fail() {
+  Matrix infeasible(50, 50), invalid(60, 60);
+  infeasible.fill([](auto...) { return std::numeric_limits<double>::infinity(); });
+  invalid.fill([](auto...) { return std::numeric_limits<double>::quiet_NaN(); });
+  std::vector<Buffer<float>> matrices = batch_of(2 * thread_count);
+  matrices[3] = contiguous<float>(infeasible);
+  matrices[5] = contiguous<float>(invalid);
+  for (int repeat = 0; repeat < 10; ++repeat) {
+    current_case = "batch that fails, " + std::to_string(repeat);
+    const cpu::BatchOutcome outcome = solve_batch(matrices, thread_count).outcome;
+    CHECK(outcome.status == cpu::AssignmentStatus::infeasible);
+    CHECK(outcome.failed == 3);
+  }
+}
+
+// An interrupt stops the threads of a batch, and only that batch.
+void test_batches_at_once() {
+  const std::vector<Buffer<float>> matrices = batch_of(2 * thread_count);
+  const Batch alone = solve_batch(matrices, 1);
+  in_threads([&](int k) {
+    current_case = "batches at once, " + std::to_string(k);
+    const Batch mine = solve_batch(matrices, 2, [k] { return k == 0; });
+    if (k == 0) {
+      CHECK(mine.outcome.status == cpu::AssignmentStatus::interrupted);
+    } else {
+      CHECK(std::equal(alone.answers.begin(), alone.answers.end(), mine.answers.begin(), same));
+    }
+  });
+}
 
 }  // namespace
 }  // namespace fastrebasin::tests
@@ -96,5 +169,8 @@ int main() {
   test_shared_input<float>();
   test_shared_input<double>();
   test_neighbouring_results();
+  test_batches();
+  test_batches_that_fail();
+  test_batches_at_once();
   std::puts("threads agree");
 }

@@ -19,6 +19,7 @@ def solve_assignments(
             npt.NDArray[np.float64],
             npt.NDArray[np.float64],
             npt.NDArray[np.float64],
+            npt.NDArray[np.float64],
         ]
     ],
 ]: ...

@@ -22,16 +22,16 @@ class Costs(NamedTuple):
     values: npt.NDArray[Any]  # float32 or float64
     shift: npt.NDArray[Any] | None  # integers of shape (..., n, 1), or (..., 1, m) when n > m
 
-    def objective(
-        self, row_ind: npt.NDArray[np.int64], col_ind: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
-        """Sum the costs of (batch, k) pairs, for values of shape (batch, n, m)."""
-        batch = np.arange(len(self.values))[:, None] if len(self.values) != 1 else 0
-        picked = self.values[batch, row_ind, col_ind].astype(np.float64)
-        if self.shift is not None:  # added and summed as Python's integers, which have no limit
-            shift = np.broadcast_to(self.shift, self.values.shape)[batch, row_ind, col_ind]
-            picked = picked.astype(np.int64).astype(object) + shift.astype(object)
-        return np.asarray(picked.sum(axis=-1), dtype=np.float64)
+    def objective(self, pair_costs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sum the values of all pairs, of shape (batch, min(n, m)), and what they were shifted by.
+
+        Every row of a shift, or every column of it where rows are more, has a pair.
+        """
+        if self.shift is None:
+            return np.asarray(pair_costs.sum(axis=-1))
+        # Python's integers have no limit.
+        values = pair_costs.astype(np.int64).astype(object).sum(axis=-1)
+        return np.asarray(values + self.shift.astype(object).sum(axis=(-2, -1)), dtype=np.float64)
 
 
 def as_costs(array: npt.NDArray[Any], argument: str) -> Costs:

@@ -34,6 +34,7 @@ class Solutions(NamedTuple):
     """What the core says of matrices of shape (batch, n, m)."""
 
     col4row: npt.NDArray[np.int64]  # (batch, n); -1 for a row that is left over
+    row_costs: npt.NDArray[np.float64]  # (batch, n): of each row's pair; 0 for one left over
     row_duals: npt.NDArray[np.float64]  # (batch, n)
     col_duals: npt.NDArray[np.float64]  # (batch, m)
     gap: npt.NDArray[np.float64]  # (batch)

@@ -167,15 +167,17 @@ class _Stack(NamedTuple):
         """Return the result in the user's terms."""
         batch, n, m = self.costs.values.shape
         row_ind, col_ind = np.arange(n)[None].repeat(batch, axis=0), solved.col4row
+        pair_costs = solved.row_costs
         if n > m:
             row_ind = np.nonzero(col_ind >= 0)[1].reshape(batch, m)
             col_ind = np.take_along_axis(col_ind, row_ind, axis=1)
+            pair_costs = np.take_along_axis(pair_costs, row_ind, axis=1)
         row_duals, col_duals = solved.row_duals, solved.col_duals
         if self.costs.shift is not None and n <= m:
             row_duals = row_duals + self.costs.shift[:, :, 0]
         elif self.costs.shift is not None:
             col_duals = col_duals + self.costs.shift[:, 0, :]
-        objective = self.costs.objective(row_ind, col_ind)
+        objective = self.costs.objective(pair_costs)
         fields = [row_ind, col_ind, row_duals, col_duals, objective, solved.gap]
         if not self.is_batch:
             fields = [field[0] for field in fields]

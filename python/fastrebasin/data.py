@@ -24,15 +24,20 @@ __all__ = [
     "Data",
     "Examples",
     "batches",
+    "held_tensors",
     "load_examples",
     "mixture",
     "mixture_length",
+    "on_device",
     "sources",
 ]
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = object
 """Tensors `(x, y)`, a data set of such pairs, a loader of such batches, or two of these."""
+
+
+_RESIDENT_BYTES = 2**30
 
 
 class Examples(Protocol):
@@ -102,9 +107,9 @@ def batches(source: Examples, batch_size: int) -> Iterator[Batch]:
 
 
 def mixture(
-    parts: Sequence[Examples], batch_size: int, generator: torch.Generator
+    parts: Sequence[Examples], batch_size: int, generator: torch.Generator, *, first: int = 0
 ) -> Iterator[Batch]:
-    """Yield one epoch of shuffled batches, drawn evenly from one source or two."""
+    """Yield one epoch of shuffled batches, from the `first` on, drawn evenly from the sources."""
     lengths = [len(part) for part in parts]
     total = sum(lengths)
     if len(set(lengths)) == 1:
@@ -114,7 +119,7 @@ def mixture(
         owner = torch.randint(len(parts), (total,), generator=generator)
         uniform = torch.rand(total, generator=generator, dtype=torch.float64)
         index = (uniform * torch.tensor(lengths)[owner]).long()
-    for chosen in torch.arange(total).split(batch_size):
+    for chosen in torch.arange(total).split(batch_size)[first:]:
         taken = [
             part.take(index[chosen][owner[chosen] == number])
             for number, part in enumerate(parts)
@@ -126,6 +131,18 @@ def mixture(
 def mixture_length(parts: Sequence[Examples], batch_size: int) -> int:
     """Return the number of batches in one epoch of `mixture`."""
     return -(-sum(len(part) for part in parts) // batch_size)
+
+
+def held_tensors(part: Examples) -> tuple[Tensor, ...]:
+    """Return the tensors that a source is made of; none if it makes its examples when asked."""
+    return (part.x, part.y) if isinstance(part, _Tensors) else ()
+
+
+def on_device(part: Examples, device: torch.device) -> Examples:
+    """Return a source whose tensors lie on `device`, if they are small beside what runs there."""
+    size = sum(tensor.nbytes for tensor in held_tensors(part))
+    small = isinstance(part, _Tensors) and size <= _RESIDENT_BYTES
+    return _Tensors(part.x.to(device), part.y.to(device)) if small else part
 
 
 def load_examples(path: str | Path) -> Batch:

@@ -3,32 +3,35 @@
 Yamada et al., ACML 2024, algorithm 1 (section 3.2), after Ainsworth et al., ICLR 2023. Latent
 weights are trained; at each step they are projected to the nearest permuted copy of B, the merged
 model's value uses the projection, and its gradient goes to the latent weights. We differ from the
-published code where that costs nothing: no pass over the data to reset BatchNorm statistics inside
-a step (a forward pass in train mode doesn't read them), weight decay on parameters only and not on
-statistics, models and parameters stay where they are.
+published code where that costs nothing (see `midpoint`), and decay the weights of parameters only,
+not statistics. Fewer projections, other scores, optimisers and precisions are options of our own.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
 
-from fastrebasin._progress import bar
-from fastrebasin.data import Data, mixture, mixture_length, sources
+from fastrebasin.data import Data
+from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.matching.result import Matching
+from fastrebasin.matching.search import (
+    OptimizerFactory,
+    Schedule,
+    SchedulerFactory,
+    Settings,
+    descend,
+)
+from fastrebasin.matching.selection import Select
 from fastrebasin.matching.weights import WeightMatcher
-from fastrebasin.permutation import Permutation, apply_permutation, identity_permutation
+from fastrebasin.permutation import Permutation
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["straight_through_matching"]
-
-Schedule = Literal["constant", "multistep", "cosine"]
 
 
 def straight_through_matching(
@@ -44,6 +47,14 @@ def straight_through_matching(
     weight_decay: float = 1e-4,
     schedule: Schedule = "constant",
     max_sweeps: int = 100,
+    match_every: int = 1,
+    select: Select = "batch",
+    optimizer: OptimizerFactory | None = None,
+    scheduler: SchedulerFactory | None = None,
+    autocast: torch.dtype | None = None,
+    compile: bool = False,  # noqa: A002 - torch's name
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
     seed: int = 0,
     progress: bool = True,
 ) -> Matching:
@@ -53,23 +64,39 @@ def straight_through_matching(
         spec: which axes share a permutation.
         model_a, model_b: classifiers of one architecture, logits or log-probabilities out; on one
             device; not changed.
-        data: labelled examples, or a pair (of A's data, of B's) drawn half and half.
+        data: labelled examples, or a pair (of A's data, of B's) drawn half and half. Tensors of up
+            to 1 GiB are copied to the models' device, else each batch is.
         epochs: passes over `data`; one pass is a single step when it fits `batch_size`.
         lr, momentum, weight_decay: of stochastic gradient descent on the latent weights.
-        batch_size: examples per step; batches go to the models' device.
+        batch_size: examples per step.
         schedule: of `lr` over the steps: "constant", "multistep" (a tenth after half, a hundredth
             after three quarters) or "cosine" (to zero).
-        max_sweeps: of the projection, a weight matching, at each step.
+        max_sweeps: of the projection, a weight matching.
+        match_every: project every so many steps and at the last; the permutation is kept between.
+        select: the best permutation has the lowest loss on a single "batch", as published; or the
+            lowest moving "average" over about ten batches, which forgets as much as units change
+            partners; or the lowest on all of `data` ("surrogate", as it should be a small one),
+            evaluated when the permutation has changed.
+        optimizer: makes an optimiser of a list of tensors, in place of `lr`, `momentum` and
+            `weight_decay`.
+        scheduler: makes of the optimiser what is stepped after each step, in place of `schedule`.
+        autocast: `torch.bfloat16` or `torch.float16`: precision of the forward pass. The loss, the
+            latent weights and, in float16, a scale of the loss are in float32.
+        compile: pass the forward pass to `torch.compile`.
+        checkpoint: a file, `.safetensors`, for the state of the search. If it is there, the search
+            goes on from it, to the same result as without interruption, as long as `data` doesn't
+            draw random numbers itself. The file remains at the end and then gives the result.
+        checkpoint_every: steps from one writing of the file to the next.
         seed: of the shuffling and of the order of groups.
         progress: show a bar on a terminal.
 
     Returns:
-        The permutation of the step with the lowest loss on its batch, the inner product of A's
-        weights with B's so permuted, sweeps over all steps, and the loss at each step.
+        The permutation that `select` finds best, the inner product of A's weights with B's so
+        permuted, sweeps over all steps, and the loss at each step.
 
     Raises:
-        ValueError: the models don't fit each other or the spec, an option is out of range, or the
-            loss is no longer finite.
+        ValueError: the models don't fit each other or the spec, an option is out of range, the
+            loss is no longer finite, or `checkpoint` is damaged or of other arguments.
 
     Example:
         >>> from fastrebasin.architectures import mlp
@@ -82,111 +109,76 @@ def straight_through_matching(
 
     Source: Yamada et al., ACML 2024, algorithm 1.
     """
-    _check_options(epochs, lr, batch_size, max_sweeps, schedule)
-    parts = sources(data)
-    steps = epochs * mixture_length(parts, batch_size)
-    search = _Search(spec, model_a, model_b, max_sweeps, seed)
-    optimizer = torch.optim.SGD(
-        list(search.latent.values()), lr=lr, momentum=momentum, weight_decay=weight_decay
-    )
-    scheduler = _scheduler(optimizer, schedule, steps)
-    generator = torch.Generator().manual_seed(seed)
-    stream = (batch for _ in range(epochs) for batch in mixture(parts, batch_size, generator))
-    losses: list[float] = []
-    best, best_permutation = math.inf, search.permutation
-    for x, y in bar(stream, "straight-through", progress=progress, total=steps, unit="step"):
-        search.project()
-        loss = search.loss_and_gradient(x, y)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss is {loss} at step {len(losses)}: try a smaller lr than {lr}"
-            )
-        if loss < best:
-            best, best_permutation = loss, dict(search.permutation)
-        optimizer.step()
-        scheduler.step()
-        losses.append(loss)
-    return Matching(
-        best_permutation, search.objective(best_permutation), search.sweeps, tuple(losses)
-    )
+
+    def descent(trained: list[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+    settings = Settings(
+        "straight-through", {"max_sweeps": max_sweeps, "compile": compile}, optimizer or descent,
+        scheduler, schedule, epochs, batch_size, match_every, select, autocast,
+        checkpoint, checkpoint_every, seed, progress,
+    )  # fmt: skip
+    settings.check(lr=lr, max_sweeps=max_sweeps)
+    midpoint = Midpoint(spec, model_a, model_b, autocast=autocast, compile=compile)
+    return descend(_StraightThrough(midpoint, max_sweeps, seed), data, settings)
 
 
-class _Search:
-    """The state of the search: latent weights and the permutation that they project to."""
+class _StraightThrough:
+    """Latent weights, and their projection on the permuted copies of B; see `search.Search`."""
 
-    def __init__(
-        self,
-        spec: PermutationSpec,
-        model_a: nn.Module,
-        model_b: nn.Module,
-        max_sweeps: int,
-        seed: int,
-    ) -> None:
-        params_a, self._params_b = model_a.state_dict(), model_b.state_dict()
-        self._spec = spec
-        self._matcher = WeightMatcher(spec, params_a, self._params_b)
+    def __init__(self, midpoint: Midpoint, max_sweeps: int, seed: int) -> None:
+        self.midpoint = midpoint
+        latent = {name: a.clone() for name, a in midpoint.a.items()}
+        self.trained = list(latent.values())
+        self.sweeps = 0
+        self._target = midpoint.state_dict(latent)
         self._max_sweeps = max_sweeps
         self._generator = torch.Generator().manual_seed(seed)
-        self._model = _with_batch_statistics(copy.deepcopy(model_a))
-        self._params_a = {name: params_a[name] for name, _ in self._model.named_parameters()}
-        self._others = {n: t.clone() for n, t in params_a.items() if n not in self._params_a}
-        self.latent = {name: tensor.clone() for name, tensor in self._params_a.items()}
-        self.permutation: Permutation = identity_permutation(self._matcher.sizes)
-        self.sweeps = 0
+        self._loss = 0.0
+        self.forget()
 
-    def project(self) -> None:
+    def project(self) -> float:
         """Find the permutation of B that is nearest to the latent weights."""
-        self._matcher.set_target({**self._others, **self.latent})
-        self.permutation, sweeps = self._matcher.match(
-            self.permutation, self._generator, self._max_sweeps
+        self._matcher.set_target(self._target)
+        permutation, sweeps = self._matcher.match(
+            self.midpoint.permutation, self._generator, self._max_sweeps
         )
         self.sweeps += sweeps
+        return self.midpoint.move_to(permutation)
 
-    def loss_and_gradient(self, x: Tensor, y: Tensor) -> float:
-        """Return the merged model's loss, and leave its gradient in the latent weights."""
-        moved = apply_permutation(self._spec, self.permutation, self._params_b)
-        merged = {
-            name: torch.lerp(a, moved[name], 0.5).requires_grad_()
-            for name, a in self._params_a.items()
-        }
-        device = next(iter(merged.values())).device
-        output = functional_call(self._model, {**self._others, **merged}, (x.to(device),))
-        loss = functional.cross_entropy(output, y.to(device))
-        gradients = torch.autograd.grad(loss, list(merged.values()))
-        for latent, gradient in zip(self.latent.values(), gradients, strict=True):
-            latent.grad = gradient.mul_(0.5)  # the latent weights are half of the merged ones
-        return loss.item()
+    def loss_and_gradient(self, x: Tensor, y: Tensor, scaler: torch.amp.GradScaler) -> float:
+        """Return the midpoint's loss; its gradient goes straight through to the latent weights."""
+        merged = list(self.midpoint.merged.values())
+        loss = self.midpoint.loss(self.midpoint.merged, x, y)
+        scaled: Tensor = scaler.scale(loss)
+        # The latent weights are half of the merged ones.
+        torch.autograd.backward([scaled], [torch.full_like(scaled, 0.5)], inputs=merged)
+        for latent, leaf in zip(self.trained, merged, strict=True):
+            latent.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+            leaf.grad = None
+        self._loss = loss.item()
+        return self._loss
+
+    def hard_loss(self, x: Tensor, y: Tensor) -> float:
+        """Return the loss under the permutation in force, which is the one that is trained."""
+        del x, y
+        return self._loss
 
     def objective(self, permutation: Permutation) -> float:
         """Return the inner product of A's weights with B's permuted ones."""
-        self._matcher.set_target({**self._others, **self._params_a})
+        self._matcher.set_target(self.midpoint.state_dict(self.midpoint.a))
         return self._matcher.objective(permutation)
 
+    def forget(self) -> None:
+        """Begin with no assignment to start the next ones from."""
+        target = self.midpoint.state_dict(self.midpoint.a)
+        self._matcher = WeightMatcher(self.midpoint.spec, target, self.midpoint.params_b)
 
-def _with_batch_statistics(model: nn.Module) -> nn.Module:
-    """Normalise by the batch, as the merged model's own statistics are unknown; no dropout."""
-    model.eval()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train()
-    return model
+    def state(self) -> dict[str, Any]:
+        """Return the sweeps so far, and where the order of groups comes from."""
+        return {"sweeps": self.sweeps, "order": self._generator.get_state()}
 
-
-def _scheduler(
-    optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if schedule == "multistep":
-        milestones = [steps // 2, steps * 3 // 4]
-        return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
-    if schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def _check_options(epochs: int, lr: float, batch_size: int, max_sweeps: int, schedule: str) -> None:
-    positive = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "max_sweeps": max_sweeps}
-    problems = [f"{name} must be positive, got {v}" for name, v in positive.items() if not v > 0]
-    if schedule not in ("constant", "multistep", "cosine"):
-        problems.append(f"schedule must be constant, multistep or cosine, got {schedule!r}")
-    if problems:
-        raise ValueError("; ".join(problems))
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.sweeps = state["sweeps"]
+        self._generator.set_state(state["order"])

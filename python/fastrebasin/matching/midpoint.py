@@ -1,0 +1,141 @@
+"""The network halfway between A and permuted B: what the searches on data evaluate and train.
+
+Yamada et al., ACML 2024, section 3.2. We differ from the published code where that costs nothing:
+BatchNorm normalises by the batch, so no pass over the data resets statistics that such a forward
+pass doesn't read; and only what a permutation changed is gathered and averaged again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from fastrebasin.checkpoints import check_same_shapes
+from fastrebasin.layout import groups_of
+from fastrebasin.permutation import Permutation, identity_permutation, permute_units
+from fastrebasin.spec import PermutationSpec
+
+__all__ = ["Midpoint", "WeightedBatch"]
+
+WeightedBatch: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Examples, labels, and the weight of each example in a mean over all data."""
+
+
+class Midpoint:
+    """(A + permuted B) / 2 as a function of its parameters, and as buffers that follow B.
+
+    Attributes:
+        spec: bound to the models' parameters.
+        permutation: of B's units; `move_to` changes it.
+        a, b: the parameters, each tied one once; the caller's, never written to.
+        params_b: all of B's state dict.
+        merged: their mean under `permutation`, leaves of autograd's graph.
+        device: of the models.
+    """
+
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        model_a: nn.Module,
+        model_b: nn.Module,
+        *,
+        autocast: torch.dtype | None = None,
+        compile: bool = False,  # noqa: A002 - torch's name
+    ) -> None:
+        params_a, params_b = model_a.state_dict(), model_b.state_dict()
+        self.params_b = params_b
+        check_same_shapes(params_a, params_b)
+        self.spec = spec.bind(params_a)
+        self._model = _with_batch_statistics(copy.deepcopy(model_a))
+        self.a = {
+            n: params_a[n] for n, p in self._model.named_parameters() if p.is_floating_point()
+        }
+        self.b = {name: params_b[name].to(a.dtype) for name, a in self.a.items()}
+        self._tied = _tied(self._model)
+        self._others = {
+            name: tensor.clone()
+            for name, tensor in params_a.items()
+            if name not in self.a and name not in self._tied
+        }
+        self.device = next(iter(self.a.values())).device
+        self._autocast = autocast
+        self._call = torch.compile(self._functional) if compile else self._functional
+        self.permutation: Permutation = {}
+        self._values = {name: torch.empty_like(a) for name, a in self.a.items()}
+        self.merged = {n: value.detach().requires_grad_() for n, value in self._values.items()}
+        self._moved_by = {name: _groups(self.spec, name) for name in self.a}
+        self.move_to(identity_permutation(self.spec.sizes))
+
+    def move_to(self, permutation: Permutation) -> float:
+        """Permute B by `permutation`; return the share of all units that keep their partner."""
+        before, self.permutation = self.permutation, permutation
+        changed = {g for g, p in permutation.items() if not before or not p.equal(before[g])}
+        if before and not changed:
+            return 1.0
+        placed = {group: indices.to(self.device) for group, indices in permutation.items()}
+        for name, value in self._values.items():
+            if not before or self._moved_by[name] & changed:
+                moved = permute_units(self.b[name], self.spec, name, placed)
+                torch.lerp(self.a[name], moved, 0.5, out=value)
+        kept = sum(int((p == before[g]).sum()) for g, p in permutation.items()) if before else 0
+        return kept / max(1, sum(map(len, permutation.values())))
+
+    def state_dict(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state dict of the models: `parameters`, and else what A has."""
+        tied = {alias: parameters[name] for alias, name in self._tied.items()}
+        return {**self._others, **parameters, **tied}
+
+    def loss(
+        self, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor, reduction: str = "mean"
+    ) -> Tensor:
+        """Return the cross-entropy of the network with such parameters, in at least float32."""
+        x, y = x.to(self.device), y.to(self.device)
+        wide = self._autocast is None
+        with torch.autocast(self.device.type, self._autocast, enabled=not wide):
+            output = self._call({**self._others, **parameters}, x)
+        return functional.cross_entropy(output if wide else output.float(), y, reduction=reduction)
+
+    @torch.no_grad()
+    def hard_loss(self, x: Tensor, y: Tensor) -> float:
+        """Return the loss under `permutation` on one batch."""
+        return self.loss(self.merged, x, y).item()
+
+    @torch.no_grad()
+    def mean_loss(self, data: Iterable[WeightedBatch]) -> float:
+        """Return the loss under `permutation` on all of `data`, summed in float64."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for x, y, weight in data:
+            losses = self.loss(self.merged, x, y, "none")
+            total += (losses.double() * weight.to(self.device)).sum()
+        return total.item()
+
+    def _functional(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
+        output: Tensor = functional_call(self._model, tensors, (x,))
+        return output
+
+
+def _with_batch_statistics(model: nn.Module) -> nn.Module:
+    """Normalise by the batch, as the merged model's own statistics are unknown; no dropout."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+    return model
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """Return the other names of parameters that have several, and the first name of each."""
+    first: dict[int, str] = {}
+    names = model.named_parameters(remove_duplicate=False)
+    found = {name: first.setdefault(id(parameter), name) for name, parameter in names}
+    return {name: original for name, original in found.items() if name != original}
+
+
+def _groups(spec: PermutationSpec, name: str) -> set[str]:
+    return {g for layout in spec.layouts(name, 0) if layout is not None for g in groups_of(layout)}

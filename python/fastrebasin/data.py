@@ -140,9 +140,9 @@ def held_tensors(part: Examples) -> tuple[Tensor, ...]:
 
 def on_device(part: Examples, device: torch.device) -> Examples:
     """Return a source whose tensors lie on `device`, if they are small beside what runs there."""
-    size = sum(tensor.nbytes for tensor in held_tensors(part))
-    small = isinstance(part, _Tensors) and size <= _RESIDENT_BYTES
-    return _Tensors(part.x.to(device), part.y.to(device)) if small else part
+    if not isinstance(part, _Tensors) or part.x.nbytes + part.y.nbytes > _RESIDENT_BYTES:
+        return part
+    return _Tensors(part.x.to(device), part.y.to(device))
 
 
 def load_examples(path: str | Path) -> Batch:

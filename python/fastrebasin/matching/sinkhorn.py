@@ -1,11 +1,10 @@
 """Sinkhorn matching: align units by gradient descent on soft permutations.
 
-After the idea of Guerrero Pena et al., "Re-basin via implicit Sinkhorn differentiation", CVPR 2023
-(doi:10.1109/CVPR52729.2023.01938): each permutation is relaxed to a doubly stochastic matrix, the
+The idea is that of Guerrero Pena et al., "Re-basin via implicit Sinkhorn differentiation", CVPR
+2023 (arXiv:2212.12042): each permutation is relaxed to a doubly stochastic matrix, the
 entropy-regularised assignment of latent scores, through which the loss of the merged model is
-differentiated. The formulas below are derived here. Unlike theirs, each balancing starts from the
-potentials of the last step; the gradient is that of the marginals that were reached, so it is exact
-also where the balancing stops early; the search starts from weight matching; and the permutation
+differentiated. The rest is ours: each balancing starts from the potentials of the last step (see
+`soft` for it and its gradient), the search starts from weight matching, and the permutation
 returned is the best by the loss of the network that it makes, not of the soft one.
 """
 
@@ -19,7 +18,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastrebasin import layout
 from fastrebasin.assignment import Assignment, solve_assignment
 from fastrebasin.data import Data
 from fastrebasin.matching.midpoint import Midpoint
@@ -32,13 +30,12 @@ from fastrebasin.matching.search import (
     descend,
 )
 from fastrebasin.matching.selection import Select
+from fastrebasin.matching.soft import mix_units, soft_permutation
 from fastrebasin.matching.weights import WeightMatcher
 from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
 from fastrebasin.spec import PermutationSpec
 
-__all__ = ["sinkhorn_matching", "soft_permutation"]
-
-_RIDGE = 1e-12  # keeps the system of a soft permutation that is all but hard regular
+__all__ = ["sinkhorn_matching"]
 
 
 def sinkhorn_matching(
@@ -48,7 +45,7 @@ def sinkhorn_matching(
     data: Data,
     *,
     epochs: int = 5,
-    lr: float = 0.1,
+    lr: float = 1.0,
     batch_size: int = 500,
     temperature: float = 1.0,
     iterations: int = 20,
@@ -164,7 +161,9 @@ class _Sinkhorn:
                 scores / self._temperature, self._potentials[group], self._iterations
             )
         merged = {
-            name: torch.lerp(a, _mixed(self.midpoint, name, soft), 0.5)
+            name: torch.lerp(
+                a, mix_units(self.midpoint.b[name], self.midpoint.spec, name, soft), 0.5
+            )
             for name, a in self.midpoint.a.items()
         }
         loss = self.midpoint.loss(merged, x, y)
@@ -192,97 +191,6 @@ class _Sinkhorn:
         self.sweeps = state["sweeps"]
         for group, potential in self._potentials.items():
             potential.copy_(state["potentials"][group])
-
-
-def soft_permutation(logits: Tensor, potential: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Scale exp(logits) by factors of rows and columns until all of them sum to one.
-
-    Args:
-        logits: shape (n, n), float32 or float64; may require a gradient.
-        potential: shape (n,), logarithms of the columns' factors to start from, such as those that
-            were found for similar logits.
-        iterations: at most so many times all rows, then all columns.
-
-    Returns:
-        The doubly stochastic matrix, differentiable in `logits`, and the columns' potential.
-
-    Example:
-        >>> soft, _ = soft_permutation(torch.randn(3, 3), torch.zeros(3), iterations=100)
-        >>> [torch.allclose(soft.sum(axis), torch.ones(3), atol=1e-3) for axis in (0, 1)]
-        [True, True]
-
-    Source: Sinkhorn and Knopp 1967, doi:10.2140/pjm.1967.21.343, in the logarithms.
-    """
-    fixed, columns = logits.detach(), potential
-    tolerance = torch.finfo(logits.dtype).eps ** 0.5
-    rows = -torch.logsumexp(fixed + columns, 1)
-    for _ in range(iterations):
-        columns = -torch.logsumexp(fixed + rows[:, None], 0)
-        better = -torch.logsumexp(fixed + columns, 1)
-        if (better - rows).abs().max() < tolerance:
-            break  # columns sum to one, and rows nearly do
-        rows = better
-    else:
-        columns = -torch.logsumexp(fixed + rows[:, None], 0)
-    soft: Tensor = _Balanced.apply(logits, rows, columns)  # type: ignore[no-untyped-call]
-    return soft, columns
-
-
-class _Balanced(torch.autograd.Function):
-    """exp(logits + rows + columns), differentiated with its own sums of rows and columns held."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        soft = (logits + rows[:, None] + columns).exp()
-        ctx.save_for_backward(soft)
-        return soft
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient, minus what the potentials' answer to a change takes away.
-
-        With G the gradient at P = exp(logits + f + g), it is P * (G - u - v), u by rows and v by
-        columns such that all its rows and columns sum to zero. Of these 2n linear equations, those
-        for u are solved by hand, which leaves n for v, singular in a constant that cancels.
-        """
-        (gradient,) = gradients
-        soft = ctx.saved_tensors[0].double()
-        weighted = soft * gradient.double()
-        rows, columns = soft.sum(1), soft.sum(0)
-        by_row = weighted.sum(1) / rows
-        system = torch.diag(columns + _RIDGE) - soft.T @ (soft / rows[:, None])
-        system += 1 / len(soft)  # a constant is answered by itself
-        factor: Tensor = torch.linalg.cholesky_ex(system).L
-        v = torch.cholesky_solve((weighted.sum(0) - soft.T @ by_row)[:, None], factor)[:, 0]
-        u = by_row - soft @ v / rows
-        found: Tensor = weighted - soft * (u[:, None] + v)
-        return found.to(gradient.dtype), None, None
-
-
-def _mixed(midpoint: Midpoint, name: str, soft: Mapping[str, Tensor]) -> Tensor:
-    """Return a parameter of B with each unit replaced by a mean of units: out = P b per axis."""
-    tensor, spec = midpoint.b[name], midpoint.spec
-    layouts = spec.layouts(name, tensor.ndim)
-    if not any(layouts):
-        return tensor
-    mixed = torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    sources = list(layout.blocks(tensor, layouts, spec.extents))
-    if len(sources) == 1:
-        return _mixed_block(*sources[0], soft).reshape(tensor.shape)
-    targets = layout.blocks(mixed, layouts, spec.extents)
-    for (source, groups), (target, _) in zip(sources, targets, strict=True):
-        target.copy_(_mixed_block(source, groups, soft))
-    return mixed
-
-
-def _mixed_block(
-    block: Tensor, groups: tuple[str | None, ...], soft: Mapping[str, Tensor]
-) -> Tensor:
-    for axis, group in enumerate(groups):
-        if group is not None:
-            mean = torch.tensordot(soft[group].to(block.dtype), block, ([1], [axis]))
-            block = mean.movedim(0, axis)
-    return block
 
 
 def _matcher(midpoint: Midpoint) -> WeightMatcher:

@@ -10,7 +10,16 @@ import safetensors.torch
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from fastrebasin.data import batches, load_examples, mixture, mixture_length, sources
+from fastrebasin.data import (
+    batches,
+    held_tensors,
+    load_examples,
+    mixture,
+    mixture_length,
+    on_device,
+    sources,
+    weighted_batches,
+)
 
 
 def examples(count: int, label: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,6 +85,36 @@ def test_what_is_no_data_is_refused() -> None:
     (source,) = sources([1, 2, 3])
     with pytest.raises(TypeError, match="pairs of tensors"):
         source.take(torch.tensor([0]))
+
+
+@pytest.mark.parametrize("counts", [(20, 20), (30, 7)])
+def test_an_epoch_goes_on_from_any_batch(counts: tuple[int, int]) -> None:
+    parts = sources(tuple(examples(count, label=k) for k, count in enumerate(counts)))
+    whole = list(mixture(parts, 6, torch.Generator().manual_seed(3)))
+    rest = list(mixture(parts, 6, torch.Generator().manual_seed(3), first=4))
+    assert len(rest) == len(whole) - 4
+    for found, expected in zip(rest, whole[4:], strict=True):
+        assert all(torch.equal(t, u) for t, u in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 100])
+def test_weighted_batches_hold_everything_once_and_sources_alike(batch_size: int) -> None:
+    parts = sources((examples(30, label=0), examples(7, label=1)))
+    found = list(weighted_batches(parts, batch_size, torch.Generator().manual_seed(0)))
+    x, y, weight = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+    for label, count in enumerate((30, 7)):
+        assert x[y == label].flatten().sort().values.tolist() == list(range(count))
+        assert weight[y == label].sum().item() == pytest.approx(0.5)
+    if batch_size == 6:
+        assert all(set(labels.tolist()) == {0, 1} for _, labels, _ in found)
+
+
+def test_tensors_go_to_the_device_and_data_sets_stay(device: str) -> None:
+    tensors, items = sources((examples(5, label=0), TensorDataset(*examples(5, label=1))))
+    placed = on_device(tensors, torch.device(device))
+    assert all(tensor.device.type == device for tensor in held_tensors(placed))
+    assert on_device(items, torch.device(device)) is items
+    assert held_tensors(items) == ()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])

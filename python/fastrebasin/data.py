@@ -23,6 +23,7 @@ __all__ = [
     "Batch",
     "Data",
     "Examples",
+    "WeightedBatch",
     "batches",
     "held_tensors",
     "load_examples",
@@ -30,9 +31,12 @@ __all__ = [
     "mixture_length",
     "on_device",
     "sources",
+    "weighted_batches",
 ]
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
+WeightedBatch: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Examples, labels, and the weight of each example in a mean over all data."""
 Data: TypeAlias = object
 """Tensors `(x, y)`, a data set of such pairs, a loader of such batches, or two of these."""
 
@@ -131,6 +135,25 @@ def mixture(
 def mixture_length(parts: Sequence[Examples], batch_size: int) -> int:
     """Return the number of batches in one epoch of `mixture`."""
     return -(-sum(len(part) for part in parts) // batch_size)
+
+
+def weighted_batches(
+    parts: Sequence[Examples], batch_size: int, generator: torch.Generator
+) -> Iterator[WeightedBatch]:
+    """Yield every example once, shuffled, each batch with its share of every source.
+
+    The weights are those of a mean over all examples in which all sources count alike.
+    """
+    orders = [torch.randperm(len(part), generator=generator) for part in parts]
+    count = min(mixture_length(parts, batch_size), max(map(len, parts)))
+    for chunks in zip(*(order.tensor_split(count) for order in orders), strict=True):
+        drawn = [(part, chosen) for part, chosen in zip(parts, chunks, strict=True) if len(chosen)]
+        taken = [part.take(chosen) for part, chosen in drawn]
+        weights = [
+            torch.full((len(chosen),), 1 / len(part), dtype=torch.float64) for part, chosen in drawn
+        ]
+        x, y = (torch.cat(tensors) for tensors in zip(*taken, strict=True))
+        yield x, y, torch.cat(weights) / len(parts)
 
 
 def held_tensors(part: Examples) -> tuple[Tensor, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +16,12 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from fastrebasin.checkpoints import check_same_shapes
+from fastrebasin.data import WeightedBatch
 from fastrebasin.layout import groups_of
 from fastrebasin.permutation import Permutation, identity_permutation, permute_units
 from fastrebasin.spec import PermutationSpec
 
-__all__ = ["Midpoint", "WeightedBatch"]
-
-WeightedBatch: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""Examples, labels, and the weight of each example in a mean over all data."""
+__all__ = ["Midpoint"]
 
 
 class Midpoint:

@@ -29,13 +29,15 @@ from fastrebasin.data import (
     Batch,
     Data,
     Examples,
+    WeightedBatch,
     held_tensors,
     mixture,
     mixture_length,
     on_device,
     sources,
+    weighted_batches,
 )
-from fastrebasin.matching.midpoint import Midpoint, WeightedBatch
+from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.matching.result import Matching
 from fastrebasin.matching.saved_search import digest, read_state, write_state
 from fastrebasin.matching.selection import SELECTIONS, Select
@@ -90,7 +92,7 @@ class Search(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The options that all searches share, as the methods document them.
 
@@ -141,10 +143,9 @@ def descend(search: Search, data: Data, settings: Settings) -> Matching:
     """Take all steps, or those that are left, and return the best permutation."""
     run = _Run(search, sources(data), settings)
     run.resume()
-    label, done = settings.method, len(run.losses)
-    progress = settings.progress
+    left, done = run.batches(), len(run.losses)
     for x, y in bar(
-        run.batches(), label, progress=progress, total=run.steps, unit="step", done=done
+        left, settings.method, progress=settings.progress, total=run.steps, unit="step", done=done
     ):
         run.step(x, y)
     run.selection.finish()
@@ -173,6 +174,7 @@ class _Run:
         self._scaler = torch.amp.GradScaler(
             midpoint.device.type, enabled=settings.autocast == torch.float16
         )
+        self._everything: list[WeightedBatch] = []
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._epoch_state = self._generator.get_state()
         self._path = None if settings.checkpoint is None else Path(settings.checkpoint)
@@ -247,6 +249,7 @@ class _Run:
                  "checkpoint_every", "seed")  # fmt: skip
         schedule = self._scheduler.state_dict()
         about = {
+            "format": 1,
             **{name: getattr(settings, name) for name in names},
             **settings.options,
             "optimizer": f"{type(self._optimizer).__name__} {self._optimizer.defaults}",
@@ -260,22 +263,15 @@ class _Run:
         return {name: str(value) for name, value in about.items()}
 
     def _all_data(self) -> list[WeightedBatch]:
-        """Return every example once, in batches of the same make-up, the sources weighing alike."""
-        generator = torch.Generator().manual_seed(self._settings.seed)
-        orders = [torch.randperm(len(part), generator=generator) for part in self._parts]
-        chunks = zip(*(order.tensor_split(self._length) for order in orders), strict=True)
-        found = []
-        for chosen in chunks:
-            drawn = [
-                (part, index) for part, index in zip(self._parts, chosen, strict=True) if len(index)
+        """Return all examples, taken and put on the device once."""
+        if not self._everything:
+            size, device = self._settings.batch_size, self._search.midpoint.device
+            generator = torch.Generator().manual_seed(self._settings.seed)
+            self._everything = [
+                (x.to(device), y.to(device), weight.to(device))
+                for x, y, weight in weighted_batches(self._parts, size, generator)
             ]
-            taken = [part.take(index) for part, index in drawn]
-            weights = [
-                torch.full((len(i),), 1 / len(part), dtype=torch.float64) for part, i in drawn
-            ]
-            x, y = (torch.cat(tensors) for tensors in zip(*taken, strict=True))
-            found.append((x, y, torch.cat(weights) / len(self._parts)))
-        return found
+        return self._everything
 
 
 def _scheduler(optimizer: Optimizer, schedule: Schedule, steps: int) -> LRScheduler:

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from fastrebasin.matching.midpoint import Midpoint, WeightedBatch
+from fastrebasin.data import WeightedBatch
+from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.permutation import Permutation
 
 __all__ = ["SELECTIONS", "Select", "Selection"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from fastrebasin.assignment import Assignment, solve_assignment
 from fastrebasin.data import Data
 from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.matching.result import Matching
+from fastrebasin.matching.saved_search import digest
 from fastrebasin.matching.search import (
     OptimizerFactory,
     Schedule,
@@ -48,7 +50,7 @@ def sinkhorn_matching(
     lr: float = 1.0,
     batch_size: int = 500,
     temperature: float = 1.0,
-    iterations: int = 20,
+    iterations: int = 5,
     init: Mapping[str, object] | Literal["weights", "identity"] = "weights",
     schedule: Schedule = "constant",
     match_every: int = 10,
@@ -103,6 +105,14 @@ def sinkhorn_matching(
     def adam(trained: list[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.Adam(trained, lr=lr)
 
+    own = {"temperature": temperature, "iterations": iterations, "compile": compile}
+    settings = Settings(
+        method="sinkhorn", options=own, optimizer=optimizer or adam, scheduler=scheduler,
+        schedule=schedule, epochs=epochs, batch_size=batch_size, match_every=match_every,
+        select=select, autocast=autocast, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every, seed=seed, progress=progress,
+    )  # fmt: skip
+    settings.check(lr=lr, temperature=temperature, iterations=iterations)
     midpoint = Midpoint(spec, model_a, model_b, autocast=autocast, compile=compile)
     if midpoint.spec.within:
         raise ValueError(
@@ -110,13 +120,7 @@ def sinkhorn_matching(
             + ", ".join(map(repr, midpoint.spec.within))
         )
     start = _start(midpoint, init, seed)
-    own = {"temperature": temperature, "iterations": iterations, "compile": compile,
-           "init": {group: p.tolist() for group, p in start.items()}}  # fmt: skip
-    settings = Settings(
-        "sinkhorn", own, optimizer or adam, scheduler, schedule, epochs, batch_size, match_every,
-        select, autocast, checkpoint, checkpoint_every, seed, progress,
-    )  # fmt: skip
-    settings.check(lr=lr, temperature=temperature, iterations=iterations)
+    settings = replace(settings, options={**own, "start": digest(start.values())})
     return descend(_Sinkhorn(midpoint, start, temperature, iterations), data, settings)
 
 

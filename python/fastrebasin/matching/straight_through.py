@@ -114,9 +114,10 @@ def straight_through_matching(
         return torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
     settings = Settings(
-        "straight-through", {"max_sweeps": max_sweeps, "compile": compile}, optimizer or descent,
-        scheduler, schedule, epochs, batch_size, match_every, select, autocast,
-        checkpoint, checkpoint_every, seed, progress,
+        method="straight-through", options={"max_sweeps": max_sweeps, "compile": compile},
+        optimizer=optimizer or descent, scheduler=scheduler, schedule=schedule, epochs=epochs,
+        batch_size=batch_size, match_every=match_every, select=select, autocast=autocast,
+        checkpoint=checkpoint, checkpoint_every=checkpoint_every, seed=seed, progress=progress,
     )  # fmt: skip
     settings.check(lr=lr, max_sweeps=max_sweeps)
     midpoint = Midpoint(spec, model_a, model_b, autocast=autocast, compile=compile)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
-from fastrebasin import PermutationSpec, apply_permutation, evaluate, interpolate
+from fastrebasin import (
+    Matching,
+    PermutationSpec,
+    apply_permutation,
+    evaluate,
+    interpolate,
+    sinkhorn_matching,
+    straight_through_matching,
+)
 from fastrebasin.experiments.models import MLP
 from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.matching.selection import SELECTIONS
@@ -160,6 +168,15 @@ def test_float16_does_not_lose_small_gradients() -> None:
 def test_a_compiled_forward_pass_gives_the_same_losses() -> None:
     found = search(compile=True, epochs=1, batch_size=60)
     assert found.losses == pytest.approx(search(epochs=1, batch_size=60).losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", [straight_through_matching, sinkhorn_matching])
+def test_data_come_to_where_the_models_are(method: Callable[..., Matching], device: str) -> None:
+    spec, a, b, data = problem()
+    here = search((spec, a, b, data), method, select="average")
+    there = search((spec, a.to(device), b.to(device), data), method, select="average")
+    assert there.losses[0] == pytest.approx(here.losses[0], rel=1e-4)
+    assert all(p.device.type == "cpu" for p in there.permutation.values())
 
 
 class Sums(nn.Module):

@@ -17,6 +17,7 @@ from fastrebasin import (
     invert,
     merge,
     sinkhorn_matching,
+    trace,
     weight_matching,
 )
 from fastrebasin.experiments.models import MLP, resnet20
@@ -100,6 +101,37 @@ def test_hard_matrices_mix_units_as_permutations_move_them() -> None:
     moved = apply_permutation(spec, permutation, params)
     for name, tensor in params.items():
         assert torch.equal(mix_units(tensor, spec, name, hard), moved[name])
+    soft = [torch.rand(n, n, dtype=torch.float64, requires_grad=True) for n in (4, 2)]
+
+    def mixed(p: Tensor, q: Tensor) -> Tensor:
+        return mix_units(params["w"].double(), spec, "w", {"P": p, "Q": q})
+
+    assert torch.autograd.gradcheck(mixed, soft)
+
+
+class Joined(nn.Module):
+    """Two convolutions side by side, flattened, with some of the input behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 6, 3), nn.Conv2d(1, 5, 3)
+        self.hidden, self.out = nn.Linear(11 * 9 + 4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = torch.cat([self.left(x).relu(), self.right(x).relu()], 1)
+        known = torch.cat([maps.flatten(1), x.flatten(1)[:, :4]], 1)
+        logits: Tensor = self.out(self.hidden(known).relu())
+        return logits
+
+
+def test_blocks_and_concatenations_are_descended_on() -> None:
+    torch.manual_seed(2)
+    a, b, x = Joined(), Joined(), torch.randn(50, 1, 5, 5)
+    data = (x, (x[:, 0, 0, 0] > 0).long() + (x[:, 0, 1, 1] > 0).long())
+    spec = trace(a, x[:4])
+    assert spec.axes["hidden.weight"] == ("P2", "P0*9 + P1*9 + 4")
+    found = sinkhorn_matching(spec, a, b, data, epochs=40, progress=False)
+    assert found.losses[-1] < found.losses[0]
 
 
 def trained(model: nn.Module, data: tuple[Tensor, Tensor], steps: int = 150) -> nn.Module:

@@ -257,7 +257,7 @@ class _Run:
             + json.dumps(schedule, default=lambda value: type(value).__name__),
             "spec": zlib.crc32(midpoint.spec.to_json().encode()),
             "model_a": digest(midpoint.state_dict(midpoint.a).values()),
-            "model_b": digest(midpoint.b.values()),
+            "model_b": digest(midpoint.params_b.values()),
             "data": [f"{len(part)} examples {digest(held_tensors(part))}" for part in self._given],
         }
         return {name: str(value) for name, value in about.items()}

@@ -101,22 +101,37 @@ def mix_units(
         soft: a doubly stochastic matrix for each group; a permutation's makes of this
             `permute_units`.
     """
-    layouts = spec.layouts(name, tensor.ndim)
-    if not any(layouts):
-        return tensor
-    sources = list(layout.blocks(tensor, layouts, spec.extents))
-    if len(sources) == 1:
-        return _mix_block(*sources[0], soft).reshape(tensor.shape)
-    mixed = torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    targets = layout.blocks(mixed, layouts, spec.extents)
-    for (source, groups), (target, _) in zip(sources, targets, strict=True):
-        target.copy_(_mix_block(source, groups, soft))
+    for axis, axis_layout in enumerate(spec.layouts(name, tensor.ndim)):
+        if axis_layout is not None:
+            tensor = _mix_axis(tensor, axis, axis_layout, soft, spec.extents)
+    return tensor
+
+
+def _mix_axis(
+    tensor: Tensor,
+    axis: int,
+    of_axis: layout.Layout,
+    soft: Mapping[str, Tensor],
+    extents: Mapping[str, int],
+) -> Tensor:
+    """Return a tensor mixed along one axis, piece by piece: autograd can't follow views of it."""
+    mixed = tensor
+    match of_axis:
+        case layout.Units(group):
+            mixed = torch.tensordot(soft[group].to(tensor.dtype), tensor, ([1], [axis]))
+            mixed = mixed.movedim(0, axis)
+        case layout.Product(factors):
+            mixed = tensor.unflatten(axis, [layout.length(f, extents) for f in factors])
+            for k, factor in enumerate(factors):
+                mixed = _mix_axis(mixed, axis + k, factor, soft, extents)
+            mixed = mixed.flatten(axis, axis + len(factors) - 1)
+        case layout.Concatenation(parts):
+            pieces = tensor.split([layout.length(part, extents) for part in parts], axis)
+            mixed = torch.cat(
+                [
+                    _mix_axis(piece, axis, part, soft, extents)
+                    for piece, part in zip(pieces, parts, strict=True)
+                ],
+                axis,
+            )
     return mixed
-
-
-def _mix_block(block: Tensor, groups: tuple[str | None, ...], soft: Mapping[str, Tensor]) -> Tensor:
-    for axis, group in enumerate(groups):
-        if group is not None:
-            mean = torch.tensordot(soft[group].to(block.dtype), block, ([1], [axis]))
-            block = mean.movedim(0, axis)
-    return block

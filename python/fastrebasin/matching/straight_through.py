@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from fastrebasin._progress import bar
 from fastrebasin.data import Data, mixture, mixture_length, sources
+from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.result import Matching
-from fastrebasin.matching.weights import WeightMatcher
 from fastrebasin.permutation import Permutation, apply_permutation, identity_permutation
 from fastrebasin.spec import PermutationSpec
 

@@ -24,6 +24,7 @@ from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.matching.blocks import Blocks
 from fastrebasin.matching.families import Family
 from fastrebasin.matching.flat import Flat
+from fastrebasin.matching.signatures import match_signatures
 from fastrebasin.permutation import Permutation, identity_permutation
 from fastrebasin.spec import PermutationSpec, is_running_statistic
 
@@ -80,7 +81,10 @@ class WeightMatcher:
                 unit.former = former.get(unit.groups[0])
 
     def anchored(self) -> Permutation:
-        """Return a start: each group by what is known, those of whose units most is known first."""
+        """Return a start: each group by what is known, those of whose units most is known first.
+
+        Where nothing is known, signatures are a beginning.
+        """
         permutation, known = identity_permutation(self.sizes), set[str]()
         pending = list(self._units)
         while pending:
@@ -88,6 +92,8 @@ class WeightMatcher:
             unit = pending.pop(evidence.index(max(evidence)))
             if max(evidence) > 0:
                 permutation |= unit.anchor(permutation, known)
+            elif len(unit.groups) == 1:
+                permutation |= match_signatures(self._blocks, *unit.groups, permutation, known)
             known |= set(unit.groups)
         return permutation
 

@@ -13,7 +13,7 @@ from fastrebasin.spec import PermutationSpec
 
 __all__ = ["Blocks", "Term"]
 
-_NUMBERS = 2**20  # of a block to multiply at a time: 4 MiB in float32
+_NUMBERS = 2**18  # of a block to multiply at a time: 1 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,14 @@ class Blocks:
         groups = [None if k in still else group for k, group in enumerate(self.groups[block])]
         return nesting.gather(self.b[block], groups, permutation, self.within)
 
+    def inner_product(self, permutation: Permutation) -> float:
+        """Return the inner product of A and the permuted B over all blocks."""
+        return sum(
+            (a * b).sum(dtype=torch.float64).item()
+            for block in range(len(self.groups))
+            for a, b in self._pieces(block, permutation)
+        )
+
     def value(self, blocks: Iterable[int], permutation: Permutation) -> tuple[float, float]:
         """Return the inner product of A and the permuted B over some blocks, and its rounding."""
         value = rounding = 0.0
@@ -116,4 +124,11 @@ class Blocks:
 
     def varies(self, block: int) -> bool:
         """Tell whether a block can tell units from each other: it isn't constant."""
-        return all(bool((t != t.flatten()[:1]).any()) for t in (self.a[block], self.b[block]))
+        return all(_varies(t) for t in (self.a[block], self.b[block]))
+
+
+def _varies(tensor: torch.Tensor) -> bool:
+    if tensor.numel() == 0:
+        return False
+    first, some = tensor[(0,) * tensor.ndim], tensor[:1]  # which nearly always will do
+    return bool((some != first).any()) or bool((tensor != first).any())

@@ -6,13 +6,14 @@ solve and only what changed is multiplied; the duals of one solve start the next
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 import torch
 
 from fastrebasin.assignment import Assignment, solve_assignment
 from fastrebasin.matching.blocks import Blocks, Term
-from fastrebasin.matching.products import add_changes, add_products
+from fastrebasin.matching.products import add_change, add_products
 from fastrebasin.permutation import Permutation
 
 __all__ = ["Flat"]
@@ -32,7 +33,7 @@ class Flat:
         self._terms = blocks.terms_of(group)
         self._cost: torch.Tensor | None = None
         self._target = -1  # of which target the cost is
-        self._held: Permutation = {}  # how the others lay when it was computed
+        self._added: dict[Term, Permutation] = {}  # to the cost: how the others lay at that time
 
     def neighbours(self) -> set[str]:
         """Return the groups on the other axes of the group's blocks."""
@@ -48,21 +49,26 @@ class Flat:
         terms = self._seen(known)
         if not terms:
             return {self._group: permutation[self._group]}
-        cost = self._zeros()
-        add_products(cost, self._blocks, terms, permutation)
+        cost = self._updated(terms, permutation)
         return {self._group: solve_assignment(cost, maximize=True).col_ind.cpu()}
 
     def cost(self, permutation: Permutation) -> torch.Tensor | None:
         """Return how well each unit of A fits each of B, or None if only statistics carry them."""
-        if not self._terms:
-            return None
+        return self._updated(self._terms, permutation) if self._terms else None
+
+    def _updated(self, terms: Sequence[Term], permutation: Permutation) -> torch.Tensor:
+        """Return the cost with these terms, and maybe others, at a permutation of the others."""
         if self._cost is None or self._target != self._blocks.target:
             self._cost = self._zeros() if self._cost is None else self._cost.zero_()
-            add_products(self._cost, self._blocks, self._terms, permutation)
-        else:
-            add_changes(self._cost, self._blocks, self._terms, self._held, permutation)
-        self._target = self._blocks.target
-        self._held = {group: permutation[group] for group in self.neighbours()}
+            self._target, self._added = self._blocks.target, {}
+        for term, before in self._added.items():
+            add_change(self._cost, self._blocks, term, before, permutation)
+        new = [term for term in terms if term not in self._added]
+        add_products(self._cost, self._blocks, new, permutation)
+        self._added = {
+            term: {group: permutation[group] for group in self._blocks.others(term)}
+            for term in (*self._added, *new)
+        }
         return self._cost
 
     def accept(self, found: Assignment, permutation: Permutation) -> tuple[Permutation, float]:

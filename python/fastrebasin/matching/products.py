@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from fastrebasin import _native
 from fastrebasin.matching.blocks import Blocks, Term
 from fastrebasin.permutation import Permutation
 
-__all__ = ["add_changes", "add_products"]
+__all__ = ["add_change", "add_products"]
 
 _NUMBERS = 2**20  # of each factor of a product at a time: 4 MiB in float32
 
@@ -30,62 +31,56 @@ def add_products(
         cost.addmm_(u, v.T)
     for term in terms:
         if blocks.b[term.block].ndim > 1:
-            for u, v in _factors(blocks, term, permutation):
-                cost.addmm_(u, v.T)
+            _add(cost, blocks, term, None, permutation)
 
 
-def add_changes(
+def add_change(
+    cost: torch.Tensor, blocks: Blocks, term: Term, before: Permutation, now: Permutation
+) -> None:
+    """Add what U V^T of a term has become more since other groups moved."""
+    if any(not torch.equal(before[group], now[group]) for group in blocks.others(term)):
+        _add(cost, blocks, term, before, now)
+
+
+def _add(
     cost: torch.Tensor,
     blocks: Blocks,
-    terms: Sequence[Term],
-    before: Permutation,
+    term: Term,
+    before: Permutation | None,
     now: Permutation,
 ) -> None:
-    """Add what U V^T of all terms has become more since other groups moved."""
-    for term in terms:
-        moved = [g for g in blocks.others(term) if not torch.equal(before[g], now[g])]
-        if moved:
-            for u, v in _differences(blocks, term, before, now):
-                cost.addmm_(u, v.T)
-
-
-def _factors(
-    blocks: Blocks, term: Term, permutation: Permutation
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield U and V of a term, some columns at a time."""
-    a, other = blocks.a[term.block], _only_other(blocks, term)
+    a, b, axis = blocks.a[term.block], blocks.b[term.block], term.axis
+    other = _only_other(blocks, term)
     if other is None:
-        v = blocks.moved(term.block, (term.axis,), permutation)
-        yield _units_first(a, term.axis), _units_first(v, term.axis)
+        v = blocks.moved(term.block, (axis,), now)
+        if before is not None:
+            v = v - blocks.moved(term.block, (axis,), before)
+        cost.addmm_(_units_first(a, axis), _units_first(v, axis).T)
         return
-    group = blocks.groups[term.block][other]
-    assert group is not None
-    order = permutation[group].to(a.device)
-    for columns in _slices(a, other):
-        yield (
-            _take(a, term.axis, other, columns),
-            _take(blocks.b[term.block], term.axis, other, order[columns]),
-        )
+    group = blocks.groups[term.block][other] or ""
+    new, old = now[group].to(a.device), None
+    columns = torch.arange(len(new), device=a.device)
+    if before is not None:
+        columns = (before[group].to(a.device) != new).nonzero().flatten()
+        new, old = new[columns], before[group].to(a.device)[columns]
+    if axis == 0:  # whole rows lie together
+        u = _units_first(a, axis) if old is None else _take(a, axis, other, columns)
+        for units in _slices(len(b), b):
+            v = _change(b[units], axis, other, new, old)
+            cost[:, units].addmm_(u, v.T)
+    else:
+        for some in _slices(len(columns), b.movedim(other, 0)):
+            u = _take(a, axis, other, columns[some])
+            v = _change(b, axis, other, new[some], None if old is None else old[some])
+            cost.addmm_(u, v.T)
 
 
-def _differences(
-    blocks: Blocks, term: Term, before: Permutation, now: Permutation
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield U and the change of V, for columns that changed."""
-    a, b, other = blocks.a[term.block], blocks.b[term.block], _only_other(blocks, term)
-    if other is None:
-        v = blocks.moved(term.block, (term.axis,), now)
-        v = v - blocks.moved(term.block, (term.axis,), before)
-        yield _units_first(a, term.axis), _units_first(v, term.axis)
-        return
-    group = blocks.groups[term.block][other]
-    assert group is not None
-    old, new = before[group].to(a.device), now[group].to(a.device)
-    changed = (old != new).nonzero().flatten()
-    for columns in changed.split(_columns(a, other)):
-        v = _take(b, term.axis, other, new[columns])
-        v -= _take(b, term.axis, other, old[columns])
-        yield _take(a, term.axis, other, columns), v
+def _change(
+    block: torch.Tensor, units: int, axis: int, new: torch.Tensor, old: torch.Tensor | None
+) -> torch.Tensor:
+    """Return some entries of an axis, less those that were in their places before, if any."""
+    found = _take(block, units, axis, new)
+    return found if old is None else found - _take(block, units, axis, old)
 
 
 def _only_other(blocks: Blocks, term: Term) -> int | None:
@@ -96,30 +91,17 @@ def _only_other(blocks: Blocks, term: Term) -> int | None:
     return others[0] if alone else None
 
 
-def _columns(block: torch.Tensor, axis: int) -> int:
-    """Return how many entries of an axis to take at a time."""
-    return max(1, _NUMBERS * block.shape[axis] // max(1, block.numel()))
+def _slices(count: int, block: torch.Tensor) -> Iterator[slice]:
+    """Cut `count` entries of a block's first axis into slices of moderate size."""
+    step = max(1, _NUMBERS * len(block) // max(1, block.numel()))
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
-def _slices(block: torch.Tensor, axis: int) -> Iterator[slice]:
-    step = _columns(block, axis)
-    for start in range(0, block.shape[axis], step):
-        yield slice(start, min(start + step, block.shape[axis]))
-
-
-def _take(block: torch.Tensor, units: int, axis: int, index: torch.Tensor | slice) -> torch.Tensor:
+def _take(block: torch.Tensor, units: int, axis: int, index: torch.Tensor) -> torch.Tensor:
     """Return a matrix of some entries of an axis: a row for each entry of the axis `units`."""
-    if isinstance(index, slice):
-        if units < axis or block.ndim == 2:  # a view
-            return _units_first(block.narrow(axis, index.start, index.stop - index.start), units)
-        index = torch.arange(index.start, index.stop, device=block.device)
-    if block.ndim == 2 or {units, axis} != {0, 1} or not block.is_contiguous():
-        return _units_first(block.index_select(axis, index), units)
-    # A convolution's weights: its kernels are taken whole, in the order that the product wants.
-    # One pass instead of two.
-    rows, columns = torch.arange(block.shape[units], device=block.device), block.shape[1]
-    kernels = rows[:, None] * columns + index if units == 0 else rows[:, None] + index * columns
-    return block.flatten(0, 1).flatten(1).index_select(0, kernels.flatten()).view(len(rows), -1)
+    if block.ndim > 2 and {units, axis} == {0, 1} and block.is_contiguous():
+        return _native.gather_kernels(block, units, index).flatten(1)  # a convolution's weights
+    return _units_first(block.index_select(axis, index), units)
 
 
 def _units_first(block: torch.Tensor, axis: int) -> torch.Tensor:

@@ -53,7 +53,8 @@ def weight_matching(
         restarts: how many more times to start, from random permutations; the best result counts.
         seed: of the order and of the restarts.
         max_sweeps: stop after so many passes over all groups even if some would still move.
-        callback: called after each sweep with its number, the permutation and the objective.
+        callback: called after each sweep with its number, the permutation and what the objective
+            gained.
 
     Returns:
         The permutation that moves B onto A, its objective, the number of sweeps over all starts,
@@ -96,18 +97,17 @@ def _descend(
     callback: Callable[[int, Permutation, float], object] | None,
 ) -> Matching:
     """Sweep from one start; `before` it there were so many sweeps from others."""
-    permutation, objective = start, matcher.objective(start)
-    objectives = []
+    permutation, gains = start, []
     for permutation, gain in itertools.islice(matcher.sweeps(start, generator, order), max_sweeps):
-        objective += gain
-        objectives.append(objective)
+        gains.append(gain)
         if callback is not None:
-            callback(before + len(objectives), permutation, objective)
+            callback(before + len(gains), permutation, gain)
+    objective = matcher.objective(permutation)
     return Matching(
         permutation,
-        matcher.objective(permutation),
-        len(objectives),
-        objectives=tuple(objectives),
+        objective,
+        len(gains),
+        objectives=tuple(objective - sum(gains[k + 1 :]) for k in range(len(gains))),
         assignments=matcher.assignments,
     )
 

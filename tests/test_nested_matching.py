@@ -87,7 +87,9 @@ def test_nothing_fixed_gives_no_anchor() -> None:
 
 def test_an_unknown_start_is_refused() -> None:
     spec, a, b, _ = planted(CASES["experts"], 0)
-    with pytest.raises(ValueError, match='init must be "identity", "anchored" or a permutation'):
+    with pytest.raises(
+        ValueError, match='init must be "identity", "anchored", a permutation or a Matching'
+    ):
         weight_matching(spec, a, b, init="random")  # type: ignore[arg-type]
 
 

@@ -224,10 +224,11 @@ void write_duals(const Problem<T>& problem, bool maximize, double* row_duals, do
 
 template <typename T>
 void write_row_costs(const MatrixView<T>& cost, const std::int64_t* col4row, double* row_costs) {
-  for (std::int64_t i = 0; row_costs && i < cost.rows; ++i) {
-    const T* row = cost.data + i * cost.row_stride;
-    row_costs[i] = col4row[i] == none ? 0.0 : double(row[col4row[i] * cost.col_stride]);
-  }
+  const auto entry = [&](std::int64_t i, std::int64_t j) {
+    return double(cost.data[i * cost.row_stride + j * cost.col_stride]);
+  };
+  for (std::int64_t i = 0; row_costs && i < cost.rows; ++i)
+    row_costs[i] = col4row[i] == none ? 0.0 : entry(i, col4row[i]);
 }
 
 // Solves the problem and writes the result.

@@ -23,4 +23,11 @@ def solve_assignments(
         ]
     ],
 ]: ...
+def gather_kernels(
+    array: npt.NDArray[np.generic],
+    units: int,
+    index: npt.NDArray[np.int64],
+    out: npt.NDArray[np.generic],
+    threads: int,
+) -> None: ...
 def cuda_built() -> bool: ...

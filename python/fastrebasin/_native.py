@@ -6,6 +6,7 @@ the core at once is here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,10 @@ import torch
 
 from fastrebasin import _core
 
-__all__ = ["Solutions", "as_array", "cuda_built", "linear_sum_assignment", "solve_assignments"]
+__all__ = [
+    "Solutions", "as_array", "cuda_built", "gather_kernels", "linear_sum_assignment",
+    "solve_assignments",
+]  # fmt: skip
 
 _NO_CUDA = (
     "{argument} is on {device}, but this build of fastrebasin has no CUDA kernels: "
@@ -64,6 +68,36 @@ def as_array(tensor: torch.Tensor, argument: str) -> npt.NDArray[Any]:
     if dtype.is_floating_point and dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()  # without loss: all others are narrower
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
+
+
+def gather_kernels(block: torch.Tensor, units: int, index: torch.Tensor) -> torch.Tensor:
+    """Return, for each entry of one axis, the kernels at `index` on the other.
+
+    Args:
+        block: contiguous, of shape (rows, cols, ...) and any dtype.
+        units: the axis, 0 or 1.
+        index: positions on the other axis, int64, on the block's device.
+
+    Returns:
+        A new tensor of shape (units, index, ...); gradients flow through it.
+    """
+    count = block.shape[units]
+    if block.is_cpu and not block.requires_grad:
+        out = block.new_empty(count, len(index), math.prod(block.shape[2:]))
+        array, found = _bytes(block), _bytes(out)
+        _core.gather_kernels(array, units, index.numpy(), found, torch.get_num_threads())
+    else:  # every kernel by its number: one pass
+        entries, cols = torch.arange(count, device=block.device)[:, None], block.shape[1]
+        kernels = entries * cols + index if units == 0 else entries + index * cols
+        out = block.flatten(0, 1).index_select(0, kernels.flatten())
+    return out.view(count, len(index), *block.shape[2:])
+
+
+def _bytes(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Return the memory of a contiguous tensor of any dtype, with its first two axes."""
+    array: npt.NDArray[np.uint8] = tensor.view(-1).view(torch.uint8).numpy()
+    rows, cols, *kernel = tensor.shape
+    return array.reshape(rows, cols, math.prod(kernel) * tensor.element_size())
 
 
 def solve_assignments(

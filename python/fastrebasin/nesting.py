@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 import torch
 
+from fastrebasin import _native
+
 __all__ = [
     "Within", "axis_of", "by_depth", "combine", "extents", "gather", "parents_of",
     "parents_pairing",
@@ -112,7 +114,9 @@ def gather(
 
 
 def _select(block: torch.Tensor, axis: int, indices: torch.Tensor) -> torch.Tensor:
-    """Return `index_select`, which is many times slower on the last of three axes than of two."""
+    """Return `index_select`, which is many times slower where what it takes is small."""
+    if axis == 1 and block.ndim > 2 and block.is_contiguous() and block.numel() > 0:
+        return _native.gather_kernels(block, 0, indices)
     if block.ndim < 3 or axis < block.ndim - 1:
         return block.index_select(axis, indices)
     return block.flatten(0, -2).index_select(1, indices).reshape(block.shape)

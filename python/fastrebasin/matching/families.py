@@ -20,7 +20,7 @@ import torch
 
 from fastrebasin import nesting
 from fastrebasin.assignment import Assignment, solve_assignment
-from fastrebasin.matching.costs import Blocks
+from fastrebasin.matching.blocks import Blocks
 from fastrebasin.matching.labelled import Label, Labelled, contract, pick
 from fastrebasin.matching.pairs import Outer, Pairs, Part, Solutions
 from fastrebasin.permutation import Permutation
@@ -80,13 +80,14 @@ class Family:
         groups = {group for block in self._touched for group in self._blocks.groups[block]}
         return {group for group in groups if group is not None} - set(self.groups)
 
-    def improve(self, permutation: Permutation) -> Permutation | None:
-        """Return better permutations of the family's groups with all others held, or None."""
+    def improve(self, permutation: Permutation) -> tuple[Permutation, float]:
+        """Return better permutations of the family's groups and what they gain, or nothing."""
         alone = [cluster for cluster in self._clusters if cluster.alone]
         # Linearised costs mislead far from the optimum: there, leave them out.
         choices = [self._clusters, alone] if len(alone) < len(self._clusters) else [alone]
         value, rounding = self._blocks.value(self._touched, permutation)
-        better: Permutation | None = None
+        better: Permutation = {}
+        gain = 0.0
         while self._touched:
             guesses = [self._guess(permutation, clusters) for clusters in choices if clusters]
             values = [self._blocks.value(self._touched, {**permutation, **g}) for g in guesses]
@@ -94,10 +95,11 @@ class Family:
             if best[0] - value <= max(rounding, best[1]):
                 break
             better = guesses[values.index(best)]
+            gain += best[0] - value
             (value, rounding), permutation = best, {**permutation, **better}
             if self._is_exact:
                 break
-        return better
+        return better, gain
 
     def evidence(self, known: AbstractSet[str]) -> float:
         """Return how many numbers for each unit lie in blocks that only `known` groups move."""

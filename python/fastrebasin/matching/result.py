@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from fastrebasin.assignment import Assignment
 from fastrebasin.permutation import Permutation
 
 __all__ = ["Matching"]
@@ -19,9 +21,14 @@ class Matching:
             closer.
         sweeps: passes over all groups, summed over all steps of the method.
         losses: the loss at each step, for methods that use data; empty otherwise.
+        objectives: the objective after each sweep, for weight matching; empty otherwise.
+        assignments: the last assignment of each group that was solved by itself; its duals start
+            the next matching of similar weights.
     """
 
     permutation: Permutation
     objective: float
     sweeps: int
     losses: tuple[float, ...] = ()
+    objectives: tuple[float, ...] = ()
+    assignments: Mapping[str, Assignment] = field(default_factory=dict, repr=False)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fastrebasin.assignment import Assignment, solve_assignment
 from fastrebasin.data import Data
+from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.matching.result import Matching
 from fastrebasin.matching.saved_search import digest
@@ -33,7 +34,6 @@ from fastrebasin.matching.search import (
 )
 from fastrebasin.matching.selection import Select
 from fastrebasin.matching.soft import mix_units, soft_permutation
-from fastrebasin.matching.weights import WeightMatcher
 from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
 from fastrebasin.spec import PermutationSpec
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fastrebasin.data import Data
+from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.matching.result import Matching
 from fastrebasin.matching.search import (
@@ -27,7 +28,6 @@ from fastrebasin.matching.search import (
     descend,
 )
 from fastrebasin.matching.selection import Select
-from fastrebasin.matching.weights import WeightMatcher
 from fastrebasin.permutation import Permutation
 from fastrebasin.spec import PermutationSpec
 

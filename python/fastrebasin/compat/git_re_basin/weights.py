@@ -98,6 +98,7 @@ def weight_matching(
         a,
         b,
         init="identity" if init_perm is None else as_indices(init_perm),
+        order="serial",
         seed=seed,
         max_sweeps=max_iter,
     ).permutation

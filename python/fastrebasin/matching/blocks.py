@@ -1,8 +1,8 @@
-"""What weight matching compares: the blocks of A's and B's parameters, and flat groups' costs."""
+"""What weight matching compares: A's and B's parameters, cut into blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,8 @@ from fastrebasin.permutation import Permutation
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["Blocks", "Term"]
+
+_NUMBERS = 2**18  # of a block to multiply at a time: 1 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Blocks:
     """Parameters cut into blocks whose every axis is one group or fixed, and those of A beside B.
 
     Attributes:
-        groups: the group of each axis, or None, of every block that some group permutes.
+        groups: the group of each axis, or None, of every block.
         a, b: the blocks, views of the parameters.
         target: how often A was set.
         sizes: units of each group.
@@ -42,7 +44,7 @@ class Blocks:
         params_b: Mapping[str, torch.Tensor],
     ) -> None:
         self._spec = spec
-        self._names = [name for name in names if any(spec.axes.get(name, ()))]
+        self._names = list(names)
         self.sizes = spec.sizes
         self.own, self.within = spec.extents, spec.within
         cut = self._cut(params_b)
@@ -65,7 +67,6 @@ class Blocks:
             for block, groups in layout.blocks(
                 params[name], self._spec.layouts(name, params[name].ndim), self.own
             )
-            if any(groups)
         ]
 
     def terms_of(self, group: str) -> list[Term]:
@@ -87,29 +88,47 @@ class Blocks:
         groups = [None if k in still else group for k, group in enumerate(self.groups[block])]
         return nesting.gather(self.b[block], groups, permutation, self.within)
 
-    def cost(self, terms: Sequence[Term], permutation: Permutation) -> torch.Tensor | None:
-        """Sum U V^T over `terms`: entry (i, j) is how well unit i of A fits unit j of B."""
-        cost: torch.Tensor | None = None
-        for term in terms:
-            a, b = self.a[term.block], self.moved(term.block, (term.axis,), permutation)
-            if b.ndim == 1:
-                product = torch.outer(a, b)
-            else:
-                u, v = (t.movedim(term.axis, 0).flatten(1) for t in (a, b))
-                product = u @ v.T
-            cost = product if cost is None else cost.add_(product)
-        return cost
+    def inner_product(self, permutation: Permutation) -> float:
+        """Return the inner product of A and the permuted B over all blocks."""
+        return sum(
+            (a * b).sum(dtype=torch.float64).item()
+            for block in range(len(self.groups))
+            for a, b in self._pieces(block, permutation)
+        )
 
     def value(self, blocks: Iterable[int], permutation: Permutation) -> tuple[float, float]:
         """Return the inner product of A and the permuted B over some blocks, and its rounding."""
         value = rounding = 0.0
         for k in blocks:
-            products = self.a[k] * self.moved(k, (), permutation)
-            value += products.sum(dtype=torch.float64).item()
-            eps = torch.finfo(products.dtype).eps
-            rounding += eps * products.abs().sum(dtype=torch.float64).item()
+            for a, b in self._pieces(k, permutation):
+                products = a * b
+                value += products.sum(dtype=torch.float64).item()
+                eps = torch.finfo(products.dtype).eps
+                rounding += eps * products.abs_().sum(dtype=torch.float64).item()
         return value, rounding
+
+    def _pieces(
+        self, block: int, permutation: Permutation
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield A's block and B's in A's order, some rows at a time if no others lie in them."""
+        a, b, groups = self.a[block], self.b[block], self.groups[block]
+        if b.ndim == 0 or any(group and self.within.get(group) for group in groups):
+            yield a, self.moved(block, (), permutation)
+            return
+        first, *rest = groups
+        order = torch.arange(len(b)) if first is None else permutation[first]
+        step = max(1, _NUMBERS * len(b) // max(1, b.numel()))
+        for start in range(0, len(b), step):
+            rows = b.index_select(0, order[start : start + step].to(b.device))
+            yield a[start : start + step], nesting.gather(rows, [None, *rest], permutation, {})
 
     def varies(self, block: int) -> bool:
         """Tell whether a block can tell units from each other: it isn't constant."""
-        return all(bool((t != t.flatten()[:1]).any()) for t in (self.a[block], self.b[block]))
+        return all(_varies(t) for t in (self.a[block], self.b[block]))
+
+
+def _varies(tensor: torch.Tensor) -> bool:
+    if tensor.numel() == 0:
+        return False
+    first, some = tensor[(0,) * tensor.ndim], tensor[:1]  # which nearly always will do
+    return bool((some != first).any()) or bool((tensor != first).any())

@@ -1,0 +1,97 @@
+"""Matching of one flat group: with all others held, its best permutation is an assignment.
+
+Ainsworth et al., ICLR 2023, algorithm 1, a step of it. The cost matrix is kept from solve to
+solve and only what changed is multiplied; the duals of one solve start the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+import torch
+
+from fastrebasin.assignment import Assignment, solve_assignment
+from fastrebasin.matching.blocks import Blocks, Term
+from fastrebasin.matching.products import add_change, add_products
+from fastrebasin.permutation import Permutation
+
+__all__ = ["Flat"]
+
+
+class Flat:
+    """A group that lies in no other, has none inside, and is on no block twice.
+
+    Attributes:
+        former: the group's last assignment, from whose duals the next one starts.
+    """
+
+    def __init__(self, group: str, blocks: Blocks) -> None:
+        self.groups = [group]
+        self.former: Assignment | None = None
+        self._group, self._blocks = group, blocks
+        self._terms = blocks.terms_of(group)
+        self._cost: torch.Tensor | None = None
+        self._target = -1  # of which target the cost is
+        self._added: dict[Term, Permutation] = {}  # to the cost: how the others lay at that time
+
+    def neighbours(self) -> set[str]:
+        """Return the groups on the other axes of the group's blocks."""
+        return {other for term in self._terms for other in self._blocks.others(term)}
+
+    def evidence(self, known: AbstractSet[str]) -> float:
+        """Return how many numbers for each unit lie in blocks that only `known` groups move."""
+        found = sum(self._blocks.b[term.block].numel() for term in self._seen(known))
+        return found / self._blocks.sizes[self._group]
+
+    def anchor(self, permutation: Permutation, known: AbstractSet[str]) -> Permutation:
+        """Return the best permutation by the blocks that only `known` groups move besides."""
+        terms = self._seen(known)
+        if not terms:
+            return {self._group: permutation[self._group]}
+        cost = self._updated(terms, permutation)
+        return {self._group: solve_assignment(cost, maximize=True).col_ind.cpu()}
+
+    def cost(self, permutation: Permutation) -> torch.Tensor | None:
+        """Return how well each unit of A fits each of B, or None if only statistics carry them."""
+        return self._updated(self._terms, permutation) if self._terms else None
+
+    def _updated(self, terms: Sequence[Term], permutation: Permutation) -> torch.Tensor:
+        """Return the cost with these terms, and maybe others, at a permutation of the others."""
+        if self._cost is None or self._target != self._blocks.target:
+            self._cost = self._zeros() if self._cost is None else self._cost.zero_()
+            self._target, self._added = self._blocks.target, {}
+        for term, before in self._added.items():
+            add_change(self._cost, self._blocks, term, before, permutation)
+        new = [term for term in terms if term not in self._added]
+        add_products(self._cost, self._blocks, new, permutation)
+        self._added = {
+            term: {group: permutation[group] for group in self._blocks.others(term)}
+            for term in (*self._added, *new)
+        }
+        return self._cost
+
+    def accept(self, found: Assignment, permutation: Permutation) -> tuple[Permutation, float]:
+        """Return a better permutation of the group and what it gains, or nothing and zero."""
+        self.former = found
+        cost, best = self._cost, found.col_ind
+        assert cost is not None
+        rows = torch.arange(len(best), device=cost.device)
+        old = cost[rows, permutation[self._group].to(cost.device)].double()
+        new = cost[rows, best].double()
+        gain = (new.sum() - old.sum()).item()
+        # Sums of products are off by about an ulp of their size: less is no gain, and keeping the
+        # old assignment then makes the descent end.
+        rounding = torch.finfo(cost.dtype).eps * new.abs().sum().item()
+        return ({self._group: best.cpu()}, gain) if gain > rounding else ({}, 0.0)
+
+    def _seen(self, known: AbstractSet[str]) -> list[Term]:
+        return [
+            term
+            for term in self._terms
+            if self._blocks.others(term) <= known and self._blocks.varies(term.block)
+        ]
+
+    def _zeros(self) -> torch.Tensor:
+        size = self._blocks.sizes[self._group]
+        return self._blocks.b[self._terms[0].block].new_zeros(size, size)

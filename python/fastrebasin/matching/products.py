@@ -1,0 +1,108 @@
+"""Sums of matrix products over the blocks that a group is on, and only of what changed in them.
+
+Unit i of A fits unit j of B by the inner product of what lies beside them: U V^T, where U is A's
+block with the group's axis first and V is B's, in A's order along all other axes. When some units
+of another group have moved since, only their columns of V differ: their difference is multiplied
+and added. Columns are taken a slice at a time, so that no copy of a large block is ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from fastrebasin import _native
+from fastrebasin.matching.blocks import Blocks, Term
+from fastrebasin.permutation import Permutation
+
+__all__ = ["add_change", "add_products"]
+
+_NUMBERS = 2**20  # of each factor of a product at a time: 4 MiB in float32
+
+
+def add_products(
+    cost: torch.Tensor, blocks: Blocks, terms: Sequence[Term], permutation: Permutation
+) -> None:
+    """Add U V^T of all terms of a group."""
+    vectors = [term for term in terms if blocks.b[term.block].ndim == 1]
+    if vectors:  # side by side, they are one product
+        u, v = (torch.stack([t[term.block] for term in vectors], 1) for t in (blocks.a, blocks.b))
+        cost.addmm_(u, v.T)
+    for term in terms:
+        if blocks.b[term.block].ndim > 1:
+            _add(cost, blocks, term, None, permutation)
+
+
+def add_change(
+    cost: torch.Tensor, blocks: Blocks, term: Term, before: Permutation, now: Permutation
+) -> None:
+    """Add what U V^T of a term has become more since other groups moved."""
+    if any(not torch.equal(before[group], now[group]) for group in blocks.others(term)):
+        _add(cost, blocks, term, before, now)
+
+
+def _add(
+    cost: torch.Tensor,
+    blocks: Blocks,
+    term: Term,
+    before: Permutation | None,
+    now: Permutation,
+) -> None:
+    a, b, axis = blocks.a[term.block], blocks.b[term.block], term.axis
+    other = _only_other(blocks, term)
+    if other is None:
+        v = blocks.moved(term.block, (axis,), now)
+        if before is not None:
+            v = v - blocks.moved(term.block, (axis,), before)
+        cost.addmm_(_units_first(a, axis), _units_first(v, axis).T)
+        return
+    group = blocks.groups[term.block][other] or ""
+    new, old = now[group].to(a.device), None
+    columns = torch.arange(len(new), device=a.device)
+    if before is not None:
+        columns = (before[group].to(a.device) != new).nonzero().flatten()
+        new, old = new[columns], before[group].to(a.device)[columns]
+    if axis == 0:  # whole rows lie together
+        u = _units_first(a, axis) if old is None else _take(a, axis, other, columns)
+        for units in _slices(len(b), b):
+            v = _change(b[units], axis, other, new, old)
+            cost[:, units].addmm_(u, v.T)
+    else:
+        for some in _slices(len(columns), b.movedim(other, 0)):
+            u = _take(a, axis, other, columns[some])
+            v = _change(b, axis, other, new[some], None if old is None else old[some])
+            cost.addmm_(u, v.T)
+
+
+def _change(
+    block: torch.Tensor, units: int, axis: int, new: torch.Tensor, old: torch.Tensor | None
+) -> torch.Tensor:
+    """Return some entries of an axis, less those that were in their places before, if any."""
+    found = _take(block, units, axis, new)
+    return found if old is None else found - _take(block, units, axis, old)
+
+
+def _only_other(blocks: Blocks, term: Term) -> int | None:
+    """Return the axis of the only other group on the block, if there is one and it lies in none."""
+    groups = blocks.groups[term.block]
+    others = [k for k, group in enumerate(groups) if group is not None and k != term.axis]
+    alone = len(others) == 1 and not blocks.within.get(groups[others[0]] or "")
+    return others[0] if alone else None
+
+
+def _slices(count: int, block: torch.Tensor) -> Iterator[slice]:
+    """Cut `count` entries of a block's first axis into slices of moderate size."""
+    step = max(1, _NUMBERS * len(block) // max(1, block.numel()))
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _take(block: torch.Tensor, units: int, axis: int, index: torch.Tensor) -> torch.Tensor:
+    """Return a matrix of some entries of an axis: a row for each entry of the axis `units`."""
+    if block.ndim > 2 and {units, axis} == {0, 1} and block.is_contiguous():
+        return _native.gather_kernels(block, units, index).flatten(1)  # a convolution's weights
+    return _units_first(block.index_select(axis, index), units)
+
+
+def _units_first(block: torch.Tensor, axis: int) -> torch.Tensor:
+    return block.movedim(axis, 0).flatten(1)

@@ -79,6 +79,30 @@ def test_an_interrupted_search_ends_as_one_that_was_not(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts.safetensors", "whole.safetensors"]
 
 
+def test_equal_units_make_no_difference(tmp_path: Path) -> None:
+    """Among equals an assignment may depend on the one it started from, which is not stored."""
+    spec, a, b, _ = problem()
+    for model in (a, b):
+        for name, tensor in model.state_dict().items():
+            if name.startswith("layer0"):
+                tensor[4:] = tensor[4]  # 12 of 16
+            elif name == "layer1.weight":
+                tensor[:, 4:] = tensor[:, 4:5]
+    x = torch.randn(60, 6)
+    results = []
+    for name, calls in {"whole": None, "parts": 100}.items():
+        options: dict[str, Any] = {
+            "checkpoint": tmp_path / f"{name}.safetensors",
+            "checkpoint_every": 3,
+        }
+        if calls is not None:
+            with pytest.raises(KeyboardInterrupt):
+                search((spec, a, b, Interruption((x, x[:, :3].argmax(1)), calls)), **options)
+        given = spec, a, b, Interruption((x, x[:, :3].argmax(1)), None)
+        results.append(search(given, **options))
+    assert_same(*results)
+
+
 def test_a_batch_norm_network_goes_on_as_well(tmp_path: Path) -> None:
     a, b = resnet20(), resnet20()
     data = (torch.randn(12, 3, 8, 8), torch.arange(12) % 10)

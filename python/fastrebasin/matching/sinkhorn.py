@@ -34,6 +34,7 @@ from fastrebasin.matching.search import (
 )
 from fastrebasin.matching.selection import Select
 from fastrebasin.matching.soft import mix_units, soft_permutation
+from fastrebasin.matching.weights import weight_matching
 from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
 from fastrebasin.spec import PermutationSpec
 
@@ -119,7 +120,7 @@ def sinkhorn_matching(
             "sinkhorn_matching needs flat groups, but these lie inside others: "
             + ", ".join(map(repr, midpoint.spec.within))
         )
-    start = _start(midpoint, init, seed)
+    start = _start(midpoint, model_a.state_dict(), init, seed)
     settings = replace(settings, options={**own, "start": digest(start.values())})
     return descend(_Sinkhorn(midpoint, start, temperature, iterations), data, settings)
 
@@ -180,7 +181,9 @@ class _Sinkhorn:
 
     def objective(self, permutation: Permutation) -> float:
         """Return the inner product of A's weights with B's permuted ones."""
-        return _matcher(self.midpoint).objective(permutation)
+        midpoint = self.midpoint
+        params_a = midpoint.state_dict(midpoint.a)
+        return WeightMatcher(midpoint.spec, params_a, midpoint.params_b).objective(permutation)
 
     def forget(self) -> None:
         """Begin with no assignment to start the next ones from."""
@@ -197,17 +200,13 @@ class _Sinkhorn:
             potential.copy_(state["potentials"][group])
 
 
-def _matcher(midpoint: Midpoint) -> WeightMatcher:
-    return WeightMatcher(midpoint.spec, midpoint.state_dict(midpoint.a), midpoint.params_b)
-
-
-def _start(midpoint: Midpoint, init: Mapping[str, object] | str, seed: int) -> Permutation:
+def _start(
+    midpoint: Midpoint, params_a: Mapping[str, Tensor], init: Mapping[str, object] | str, seed: int
+) -> Permutation:
     if init == "identity":
         return identity_permutation(midpoint.spec.sizes)
     if init == "weights":
-        matcher = _matcher(midpoint)
-        generator = torch.Generator().manual_seed(seed)
-        return matcher.match(matcher.anchored(), generator, 1000)[0]
+        return weight_matching(midpoint.spec, params_a, midpoint.params_b, seed=seed).permutation
     if not isinstance(init, Mapping):
         raise ValueError(f'init must be "weights", "identity" or a permutation, got {init!r}')
-    return check_permutation(init, midpoint.spec.sizes, midpoint.spec.within)
+    return check_permutation(init, midpoint.spec.sizes)

@@ -82,9 +82,6 @@ def test_a_jump_of_the_means_cancels_nothing() -> None:
     x, y = (torch.cat(part).float() for part in zip(*parts, strict=True))
     wide = gathered(x, y, [5000, 5000])
     assert_equals_two_passes(wide, x, y, 1e-6)
-    (first, second) = (gathered(*(t.float() for t in part), [5000]) for part in parts)
-    for half, part in zip((first, second), parts, strict=True):
-        assert_equals_two_passes(half, *(t.float() for t in part), 1e-6)
 
 
 @given(
@@ -92,7 +89,7 @@ def test_a_jump_of_the_means_cancels_nothing() -> None:
     chunk=st.integers(1, 500),
     width=st.sampled_from([torch.float32, torch.float64]),
 )
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_batches_and_chunks_change_nothing(cuts: list[int], chunk: int, width: torch.dtype) -> None:
     x, y = (t.to(width) for t in correlated(400, mean=100, deviation=0.01))
     edges = [0, *sorted(cuts), 400]
@@ -103,7 +100,7 @@ def test_batches_and_chunks_change_nothing(cuts: list[int], chunk: int, width: t
 
 
 @given(order=st.permutations(range(5)), depth=st.integers(1, 4))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_merged_parts_are_the_whole(order: list[int], depth: int) -> None:
     x, y = correlated(500, mean=7)
     parts = [gathered(x[k * 100 :][:100], y[k * 100 :][:100], [100]) for k in order]
@@ -145,8 +142,8 @@ def test_images_are_read_as_they_lie(shape: tuple[int, ...]) -> None:
     x, y = (torch.randn(*shape[:1], n, *shape[1:], generator=generator) for n in (4, 3))
     moments = Moments()
     moments.update(x, y, axis=1)
-    flat = [t.movedim(1, -1).flatten(0, -2) for t in (x, y)]
-    assert_equals_two_passes(moments, *flat, 1e-6)
+    flat_x, flat_y = (t.movedim(1, -1).flatten(0, -2) for t in (x, y))
+    assert_equals_two_passes(moments, flat_x, flat_y, 1e-6)
 
 
 def test_units_that_never_vary_correlate_with_nothing() -> None:
@@ -168,8 +165,8 @@ def test_scaled_parts_are_parts_seen_so_often() -> None:
     few = gathered(x[:100], y[:100], [100])
     few.scale(3)
     few.update(x[100:], y[100:])
-    often = [torch.cat([t[:100]] * 3 + [t[100:]]) for t in (x, y)]
-    assert_equals_two_passes(few, *often, 1e-12)
+    often_x, often_y = (torch.cat([t[:100]] * 3 + [t[100:]]) for t in (x, y))
+    assert_equals_two_passes(few, often_x, often_y, 1e-12)
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])

@@ -4,7 +4,12 @@ from importlib.metadata import version as _version
 
 from fastrebasin.assignment import Assignment, linear_sum_assignment, solve_assignment
 from fastrebasin.evaluation import Ensemble, Evaluation, Score, evaluate, interpolation_curve
-from fastrebasin.matching import Matching, straight_through_matching, weight_matching
+from fastrebasin.matching import (
+    Matching,
+    activation_matching,
+    straight_through_matching,
+    weight_matching,
+)
 from fastrebasin.merging import MergeResult, interpolate, merge
 from fastrebasin.nested_assignment import NestedAssignment, solve_nested_assignment
 from fastrebasin.normalization import reset_batch_norm
@@ -33,6 +38,7 @@ __all__ = [
     "PermutationSpec",
     "Score",
     "TracingWarning",
+    "activation_matching",
     "apply_permutation",
     "compose",
     "evaluate",

@@ -106,7 +106,9 @@ def merge_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path(
         "merged.safetensors"
     ),
-    align: Annotated[str, typer.Option(help="weights, straight-through or none.")] = "weights",
+    align: Annotated[
+        str, typer.Option(help="weights, activations, straight-through or none.")
+    ] = "weights",
     normalize: Annotated[str, typer.Option(help="auto, reset or none.")] = "auto",
     data_a: Annotated[
         Path | None, typer.Option(help="A's examples: .safetensors or .npz, images and labels.")

@@ -14,7 +14,12 @@ from torch import nn
 from fastrebasin._calls import ExampleInputs
 from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import Data, sources
-from fastrebasin.matching import Matching, straight_through_matching, weight_matching
+from fastrebasin.matching import (
+    Matching,
+    activation_matching,
+    straight_through_matching,
+    weight_matching,
+)
 from fastrebasin.normalization import has_batch_norm, reset_batch_norm
 from fastrebasin.permutation import Permutation, apply_permutation
 from fastrebasin.spec import PermutationSpec
@@ -89,8 +94,8 @@ def merge(
     Args:
         model_a, model_b: trained modules on one device; not changed.
         data: labelled examples, or a pair (A's, B's) drawn half and half. Needed by
-            `align="straight-through"` and `normalize="reset"`.
-        align: "weights", "straight-through" or "none".
+            `align="activations"`, `align="straight-through"` and `normalize="reset"`.
+        align: "weights", "activations", "straight-through" or "none".
         combine: "mean".
         normalize: "none", "reset" (BatchNorm statistics on `data`), or "auto": reset where there
             is BatchNorm and data.
@@ -158,7 +163,8 @@ def _match(
 ) -> Matching:
     if align == "weights":
         return weight_matching(spec, model_a.state_dict(), model_b.state_dict(), seed=seed)
-    return straight_through_matching(spec, model_a, model_b, data, seed=seed, progress=progress)
+    match = activation_matching if align == "activations" else straight_through_matching
+    return match(spec, model_a, model_b, data, seed=seed, progress=progress)
 
 
 def _check_options(
@@ -166,15 +172,15 @@ def _check_options(
 ) -> None:
     problems = []
     choices = {
-        "align": (align, ("none", "weights", "straight-through")),
+        "align": (align, ("none", "weights", "activations", "straight-through")),
         "combine": (combine, ("mean",)),
         "normalize": (normalize, ("none", "reset", "auto")),
     }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             problems.append(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    if data is None and align == "straight-through":
-        problems.append('align="straight-through" needs data')
+    if data is None and align in ("activations", "straight-through"):
+        problems.append(f'align="{align}" needs data')
     if data is None and normalize == "reset" and has_batch_norm(model):
         problems.append('normalize="reset" needs data')
     if problems:

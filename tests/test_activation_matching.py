@@ -246,8 +246,8 @@ def test_some_examples_of_each_source_are_enough() -> None:
 
 
 def test_the_models_are_left_as_they_were() -> None:
-    a, spec, x = copy.deepcopy(problem_of("in place"))
-    b = Watched()
+    model, spec, x = problem_of("in place")
+    a, b = copy.deepcopy(model), Watched()
     b.last.requires_grad_(False)
     models = (a, b)
     before = [{n: t.clone() for n, t in m.state_dict().items()} for m in models]

@@ -10,6 +10,7 @@ float64.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterator
@@ -155,11 +156,13 @@ class Moments:
 
 
 def _chunks(x: Tensor, axis: int) -> Iterator[Tensor]:
-    """Yield (units, observations) pieces of a tensor; only a piece at a time is copied."""
+    """Yield pieces of a tensor, units first, of about as many observations as a chunk has."""
     units = x.movedim(axis, 0)
-    inner = max(1, math.prod(units.shape[2:]))
-    for part in units.split(max(1, _CHUNK // inner), 1):
-        yield from part.flatten(1).split(_CHUNK, 1)
+    with contextlib.suppress(RuntimeError):  # where observations lie evenly, as tokens do
+        units = units.view(len(units), -1)
+    inner = math.prod(units.shape[2:])
+    for part in units.split(max(1, _CHUNK // max(1, inner)), 1):
+        yield from part.flatten(1).split(_CHUNK, 1) if inner > _CHUNK else [part]
 
 
 def _of_pair(u: Tensor, v: Tensor, dtype: torch.dtype) -> Moments:
@@ -167,8 +170,8 @@ def _of_pair(u: Tensor, v: Tensor, dtype: torch.dtype) -> Moments:
     found = Moments()
     x, found.mean_x, rest_x, found.scatter_x = _centred(u, dtype)
     y, found.mean_y, rest_y, found.scatter_y = _centred(v, dtype)
-    found.scatter = (x @ y.T).double().addr_(rest_x, rest_y, alpha=-u.shape[1])
-    found.count, found._eps = u.shape[1], torch.finfo(dtype).eps
+    found.count, found._eps = x.shape[1], torch.finfo(dtype).eps
+    found.scatter = (x @ y.T).double().addr_(rest_x, rest_y, alpha=-found.count)
     return found
 
 
@@ -177,21 +180,25 @@ def _of_one(u: Tensor, dtype: torch.dtype) -> Moments:
     found = Moments()
     x, found.mean_x, rest, found.scatter_x = _centred(u, dtype)
     found.mean_y, found.scatter_y = found.mean_x.clone(), found.scatter_x.clone()
-    found.scatter = (x @ x.T).double().addr_(rest, rest, alpha=-u.shape[1])
-    found.count, found._eps = u.shape[1], torch.finfo(dtype).eps
+    found.count, found._eps = x.shape[1], torch.finfo(dtype).eps
+    found.scatter = (x @ x.T).double().addr_(rest, rest, alpha=-found.count)
     return found
 
 
 def _centred(u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return a chunk about its rounded mean, its mean, what rounding left of it, its scatter."""
-    count = max(1, u.shape[1])
+    count = max(1, math.prod(u.shape[1:]))
     wide = u.to(dtype)
     # A mean of no more digits than the values': then most differences are exact.
-    shift = (wide.sum(1, keepdim=True) / count).to(u.dtype).to(dtype)
-    centred = wide - shift
+    shift = (wide.sum(list(range(1, u.ndim))) / count).to(u.dtype).to(dtype)
+    # Images come to lie in rows of observations; matrices can be multiplied as they lie.
+    order = torch.contiguous_format if u.ndim > 2 else torch.preserve_format
+    centred = torch.empty_like(wide, memory_format=order)
+    torch.sub(wide, shift.reshape(-1, *[1] * (u.ndim - 1)), out=centred)
+    centred = centred.flatten(1)
     rest = centred.sum(1).double() / count
     scatter = centred.square().sum(1).double().addcmul_(rest, rest, value=-count)
-    return centred, shift[:, 0].double() + rest, rest, scatter
+    return centred, shift.double() + rest, rest, scatter
 
 
 def _inverse_root(variance: Tensor, floor: Tensor) -> Tensor:

@@ -168,16 +168,21 @@ def two_passes(a: Tensor, b: Tensor) -> Tensor:
 
 def largest_error(pair: Pair) -> float:
     """Return how far our correlations on some images are from two passes in float64."""
-    x = pair.images[:CHECKED]
-    spec = pair.spec.bind(pair.a.state_dict())
-    both = _Pair(spec, pair.a, pair.b, "input", x[:2])
-    for part in x.split(7):
+    spec, parts = pair.spec.bind(pair.a.state_dict()), pair.images[:CHECKED].split(8)
+    both = _Pair(spec, pair.a, pair.b, "input", parts[0][:2])
+    for part in parts:
         both.observe(part)
     found, worst = both.costs("correlation"), 0.0
     for group in spec.groups:
         layers = pair.layers(group)
-        a, b = (inputs(model, layers, x, stop=False) for model in (pair.a, pair.b))
-        expected = torch.stack([two_passes(flat(a[n]), flat(b[n])) for n in layers]).mean(0)
+        # In the same batches: convolutions round otherwise in others.
+        a, b = ([inputs(model, layers, x, stop=False) for x in parts] for model in (pair.a, pair.b))
+        expected = torch.stack(
+            [
+                two_passes(*(torch.cat([flat(seen[name]) for seen in each], 1) for each in (a, b)))
+                for name in layers
+            ]
+        ).mean(0)
         worst = max(worst, (found[group,] - expected).abs().max().item())
     return worst
 

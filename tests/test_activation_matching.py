@@ -3,151 +3,32 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable
+import itertools
 from typing import Any
 
 import pytest
 import scipy.optimize
 import torch
+from activation_problems import (
+    PROBLEMS,
+    Moody,
+    Problem,
+    Watched,
+    alive,
+    labelled,
+    multilayer,
+    of_zoo,
+    planted,
+    problem_of,
+    resnet,
+)
 from torch import Tensor, nn
-from zoo import ZOO
 
 import fastrebasin as fr
 from fastrebasin import PermutationSpec, activation_matching, architectures, interpolate, trace
-from fastrebasin.experiments.models import MLP, resnet20, vgg11
+from fastrebasin.experiments.models import MLP, vgg11
 from fastrebasin.matching import activations
-from fastrebasin.permutation import Permutation
-
-Data = tuple[Tensor, Tensor]
-Problem = tuple[nn.Module, PermutationSpec, Tensor]
-
-
-def alive(model: nn.Module, x: Tensor) -> nn.Module:
-    """Give every unit a variance of its own, so that none is like another."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                shift = 0.5 * float("weight" in name) + 0.3 * torch.rand_like(parameter)
-                parameter.copy_(shift if "weight" in name else 2 * shift)
-    return fr.reset_batch_norm(model, labelled(x))
-
-
-def labelled(x: Tensor) -> Data:
-    return x, torch.zeros(len(x))
-
-
-def multilayer() -> Problem:
-    x = torch.randn(200, 12)
-    return alive(MLP(12, (16, 14, 15), 4), x), architectures.mlp(3), x
-
-
-def vgg() -> Problem:
-    x = torch.randn(64, 3, 32, 32)
-    return alive(vgg11(width=1 / 16), x), architectures.vgg(), x
-
-
-def resnet() -> Problem:
-    x = torch.randn(32, 3, 12, 12)
-    return alive(resnet20(), x), architectures.resnet(), x
-
-
-def of_zoo(name: str) -> Problem:
-    entry = next(entry for entry in ZOO if entry.name == name)
-    model, inputs = entry.build(), entry.inputs()
-    assert isinstance(inputs, tuple)
-    example = inputs[0]
-    assert isinstance(example, Tensor)
-    shape = (64, *example.shape[1:])
-    real = example.is_floating_point()
-    x = torch.randn(shape) if real else torch.randint(0, int(example.max()), shape)
-    return model, trace(model, example, verify=False), x
-
-
-class Autoencoder(nn.Module):
-    """Flattened, grouped and transposed convolutions, and normalised groups of channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.Tanh(),
-            nn.Conv2d(8, 12, 2, 2, groups=4), nn.Tanh(), nn.Flatten(), nn.Linear(12 * 16, 10),
-        )  # fmt: skip
-        self.grow = nn.Linear(10, 6 * 16)
-        self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(6, 7, 2, 2), nn.PReLU(7), nn.Conv2d(7, 1, 3, padding=1)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.tanh(self.encoder(x))
-        x = torch.tanh(self.grow(x)).unflatten(1, (6, 4, 4))
-        out: Tensor = self.decoder(x)
-        return out
-
-
-def autoencoder() -> Problem:
-    model = Autoencoder()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    x = torch.randn(120, 1, 8, 8)
-    return model, trace(model, x[:2]), x
-
-
-class Watched(nn.Module):
-    """A network that works in place, in training mode but for one layer, and counts its calls."""
-
-    calls: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(2, 9, 3), nn.BatchNorm2d(9)
-        self.second, self.last = nn.Conv2d(9, 9, 1), nn.Linear(9, 3)
-        self.norm.eval()
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        x = torch.relu_(self.norm(self.first(x)))
-        x += self.second(torch.dropout(x, 0.5, self.training)).tanh_()
-        out: Tensor = self.last(x.mean((2, 3)))
-        return out
-
-
-def watched() -> Problem:
-    model, x = Watched(), torch.randn(60, 2, 6, 6)
-    with torch.no_grad():
-        model.norm.weight.uniform_(0.5, 1.5)
-        model.norm.bias.normal_()
-    return model, trace(model, x[:2]), x
-
-
-PROBLEMS: dict[str, Callable[[], Problem]] = {
-    "MLP": multilayer,
-    "VGG11-BN": vgg,
-    "ResNet20": resnet,
-    "ViT": functools.partial(of_zoo, "ViT (timm shape)"),
-    "language model": functools.partial(of_zoo, "Language model (tied head)"),
-    "GEGLU and SwiGLU": functools.partial(of_zoo, "GEGLU and SwiGLU"),
-    "autoencoder": autoencoder,
-    "in place": watched,
-}
-
-
-@functools.cache
-def problem_of(name: str) -> Problem:
-    """Return a problem that is traced once; its model must be left alone."""
-    return PROBLEMS[name]()
-
-
-def planted(problem: Problem) -> tuple[PermutationSpec, nn.Module, nn.Module, Permutation]:
-    """Return a spec, A, A with its units permuted, and the permutation that undoes it."""
-    a, spec, _ = problem
-    spec = spec.bind(a.state_dict())
-    answer = spec.random_permutation(1)
-    b = copy.deepcopy(a)
-    b.load_state_dict(fr.apply_permutation(spec, fr.invert(answer), a.state_dict()))
-    return spec, a, b, answer
+from fastrebasin.permutation import check_permutation
 
 
 def assert_recovered(problem: Problem, device: str = "cpu", **options: Any) -> None:
@@ -318,20 +199,36 @@ def test_merging_by_activations_gives_a_permuted_model_back() -> None:
         fr.merge(a, b, align="activations", spec=spec, example_inputs=problem[2])
 
 
-class Moody(nn.Module):
-    """Skips a layer if its bias says so."""
+def test_heads_and_their_units_are_matched_at_the_best_sum() -> None:
+    within = {"Q": ("H",), "V": ("H",)}
+    axes = {"q": ("H*Q", None), "v": ("H*V", None), "alone": ("P", None)}
+    sizes = {"H": 3, "Q": 12, "V": 15, "P": 4}
+    spec = PermutationSpec.from_axes(axes, within=within, sizes=sizes)
+    costs: dict[tuple[str, ...], Tensor] = {
+        ("H", "Q"): torch.randn(12, 12),
+        ("H", "V"): torch.randn(15, 15),
+    }
+    found = activations._solve(spec, {**costs, ("P",): torch.eye(4).double()}, 0)
+    check_permutation(found, spec.sizes, spec.within)
+    value = sum(c[range(len(c)), found[groups[1]]].sum().item() for groups, c in costs.items())
 
-    def __init__(self, skips: bool) -> None:
-        super().__init__()
-        self.first, self.second, self.last = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 2)
-        self.skips = skips
+    def best(a: int, b: int) -> float:
+        inside = [c.reshape(3, len(c) // 3, 3, -1)[a, :, b].numpy() for c in costs.values()]
+        solved = [(c, scipy.optimize.linear_sum_assignment(c, maximize=True)) for c in inside]
+        return float(sum(c[pairs].sum() for c, pairs in solved))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x).tanh()
-        if not self.skips:
-            x = self.second(x).tanh()
-        out: Tensor = self.last(x)
-        return out
+    optimum = max(
+        sum(best(a, b) for a, b in enumerate(heads)) for heads in itertools.permutations(range(3))
+    )
+    assert value == pytest.approx(optimum, rel=1e-6)
+
+
+def test_a_spec_without_groups_moves_nothing() -> None:
+    model = MLP(6, (24,), 3)
+    found = activation_matching(
+        PermutationSpec.from_axes({}), model, model, labelled(torch.ones(1, 6))
+    )
+    assert found.permutation == {}
 
 
 def test_misfits_are_named() -> None:

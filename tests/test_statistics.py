@@ -84,6 +84,14 @@ def test_a_jump_of_the_means_cancels_nothing() -> None:
     assert_equals_two_passes(wide, x, y, 1e-6)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1.0, 2.5])
+def test_units_that_are_mostly_zero_lose_no_digits(threshold: float, device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(20_000, 100, generator=generator).to(device) for _ in range(2))
+    x, y = (x - threshold).relu() ** 3, (0.5 * x + y - threshold).relu()
+    assert_equals_two_passes(gathered(x, y, [4000] * 5), x, y, 4e-7)
+
+
 @given(
     cuts=st.lists(st.integers(0, 400), max_size=6),
     chunk=st.integers(1, 500),

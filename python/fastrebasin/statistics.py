@@ -22,8 +22,8 @@ from fastrebasin._precision import full_precision
 
 __all__ = ["Moments"]
 
-# Observations in one product of matrices: enough for its speed, few enough for its rounding, and
-# for both operands to stay in a cache.
+# Observations in one product of matrices: enough for its speed, few enough for its rounding (see
+# `_shift`), and for both operands to stay in a cache.
 _CHUNK = 2048
 # A unit whose values differ by fewer units in the last place of their mean is constant but for
 # rounding.
@@ -79,6 +79,8 @@ class Moments:
         """
         y = x if y is None else y
         _check(x, y, axis)
+        if not x.numel():
+            return
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         with full_precision(x.device):
             if y is x:
@@ -186,11 +188,10 @@ def _of_one(u: Tensor, dtype: torch.dtype) -> Moments:
 
 
 def _centred(u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return a chunk about its rounded mean, its mean, what rounding left of it, its scatter."""
-    count = max(1, math.prod(u.shape[1:]))
+    """Return a chunk about almost its mean, its mean, what was left of it, and its scatter."""
+    count = math.prod(u.shape[1:])
     wide = u.to(dtype)
-    # A mean of no more digits than the values': then most differences are exact.
-    shift = (wide.sum(list(range(1, u.ndim))) / count).to(u.dtype).to(dtype)
+    shift = _shift(wide)
     # Images come to lie in rows of observations; matrices can be multiplied as they lie.
     order = torch.contiguous_format if u.ndim > 2 else torch.preserve_format
     centred = torch.empty_like(wide, memory_format=order)
@@ -199,6 +200,20 @@ def _centred(u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Ten
     rest = centred.sum(1).double() / count
     scatter = centred.square().sum(1).double().addcmul_(rest, rest, value=-count)
     return centred, shift.double() + rest, rest, scatter
+
+
+def _shift(u: Tensor) -> Tensor:
+    """Return the units' means, rounded to half a deviation at most.
+
+    Many values may be equal, such as the zeros of a ReLU. Were they to differ from the shift by
+    many digits, each addition would be rounded the same way, and the errors would add up. With few
+    digits the sums are exact.
+    """
+    axes = list(range(1, u.ndim))
+    low, high = u.amin(axes), u.amax(axes)
+    # The next power of two over 128: a deviation is no less than a 64th of the spread in a chunk.
+    step = (high - low) / torch.frexp(high - low).mantissa / 128
+    return torch.where(step > 0, (u.mean(axes) / step).round() * step, low)
 
 
 def _inverse_root(variance: Tensor, floor: Tensor) -> Tensor:

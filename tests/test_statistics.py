@@ -154,6 +154,16 @@ def test_images_are_read_as_they_lie(shape: tuple[int, ...]) -> None:
     assert_equals_two_passes(moments, flat_x, flat_y, 1e-6)
 
 
+def test_networks_may_lay_their_images_out_each_in_its_own_way() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(30, n, 30, 20, generator=generator) for n in (4, 3))
+    rows, columns = Moments(), Moments()
+    rows.update(x, y, axis=1)
+    columns.update(x.to(memory_format=torch.channels_last), y, axis=1)
+    assert torch.allclose(rows.covariance(), columns.covariance(), atol=1e-7)
+    assert rows.count == columns.count == 18_000
+
+
 def test_units_that_never_vary_correlate_with_nothing() -> None:
     x, y = (t.float() for t in correlated(3000))
     x[:, 0], x[:, 1] = 0, 0.1
@@ -211,6 +221,8 @@ def test_misfits_are_named() -> None:
         moments.update(x, y[:9])
     with pytest.raises(ValueError, match="an axis 2 of units and others"):
         moments.update(x, y, axis=2)
+    with pytest.raises(ValueError, match="weight must be positive and finite, got 0"):
+        moments.scale(0)
     moments.update(x, y)
     with pytest.raises(
         ValueError, match=r"of 12 and 9 units on cpu can't be merged with .*12 and 8"

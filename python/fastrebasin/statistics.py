@@ -2,8 +2,8 @@
 
 Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances"
 (1979): the sums of products of two parts, each about its own mean, add up to that of the whole
-about its mean, with a correction of rank one. A batch is cut into chunks; each is centred by its
-own mean before it is multiplied, so that nothing cancels however far the mean is from zero, and the
+about its mean, with a correction of rank one. A batch is cut into chunks; each is shifted by almost
+its mean before it is multiplied, so that nothing cancels however far the mean is from zero, and the
 product is in float32 (float64 for such inputs). Means, corrections and sums over chunks are in
 float64.
 """
@@ -116,7 +116,13 @@ class Moments:
         self.count, self._eps = total, max(self._eps, other._eps)
 
     def scale(self, weight: float) -> None:
-        """Count every observation so far `weight` times, such as to balance two sources."""
+        """Count every observation so far `weight` times, such as to balance two sources.
+
+        Raises:
+            ValueError: `weight` isn't positive.
+        """
+        if not 0 < weight < math.inf:
+            raise ValueError(f"weight must be positive and finite, got {weight}")
         self.count *= weight
         for scatter in (self.scatter, self.scatter_x, self.scatter_y):
             scatter *= weight
@@ -158,13 +164,16 @@ class Moments:
 
 
 def _chunks(x: Tensor, axis: int) -> Iterator[Tensor]:
-    """Yield pieces of a tensor, units first, of about as many observations as a chunk has."""
+    """Yield pieces of a tensor, units first; where they are cut depends on its shape alone."""
     units = x.movedim(axis, 0)
-    with contextlib.suppress(RuntimeError):  # where observations lie evenly, as tokens do
-        units = units.view(len(units), -1)
     inner = math.prod(units.shape[2:])
     for part in units.split(max(1, _CHUNK // max(1, inner)), 1):
-        yield from part.flatten(1).split(_CHUNK, 1) if inner > _CHUNK else [part]
+        if inner > _CHUNK:
+            yield from part.flatten(1).split(_CHUNK, 1)
+            continue
+        with contextlib.suppress(RuntimeError):  # where observations lie evenly, as tokens do
+            part = part.view(len(part), -1)
+        yield part
 
 
 def _of_pair(u: Tensor, v: Tensor, dtype: torch.dtype) -> Moments:

@@ -49,10 +49,10 @@ def activation_matching(
 ) -> Matching:
     """Find the permutation of B's units that respond most like A's to the same data.
 
-    All axes of an activation but the units', such as examples and positions, are observations; where
-    a layer's weight has a flattened axis `"P0*49"`, the 49 positions are, too. A trial run proves on
-    two examples that the units are where they are looked for. Those that pass no module's input or
-    output, such as the heads of `nn.MultiheadAttention`, can't be observed.
+    All axes of an activation but the units', such as examples and positions, are observations;
+    where a layer's weight has a flattened axis `"P0*49"`, the 49 positions are, too. A trial run on
+    two examples proves that the units are where they are looked for. Those that pass no module's
+    input or output, such as the heads of `nn.MultiheadAttention`, can't be observed.
 
     Args:
         spec: which axes share a permutation.

@@ -56,6 +56,12 @@ def test_planted_permutation_is_recovered_at_every_kind_of_point(name: str, obse
     assert_recovered(problem_of(name), observe=observe)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_every_float_dtype_recovers_a_planted_permutation(dtype: torch.dtype, device: str) -> None:
+    model, spec, x = problem_of("MLP")
+    assert_recovered((copy.deepcopy(model).to(dtype), spec, x.to(dtype)), device)
+
+
 def test_the_problems_are_hard() -> None:
     axes = [str(axes) for axes in problem_of("autoencoder")[1].axes.values()]
     assert any("P0*P2*16" in text for text in axes)  # a flattened convolution

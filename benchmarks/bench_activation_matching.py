@@ -5,7 +5,7 @@ again, sums of products are added up, and SciPy solves the assignment. A kinder 
 each run behind the last layer that it looks at. All read the same inputs of convolutions. Before
 times count, permutations must be the same, and our correlations those of two passes in float64.
 
-    python benchmarks/bench_activation_matching.py --images 500 --out result.json
+    python benchmarks/bench_activation_matching.py --images 400 --out result.json
     pytest benchmarks/bench_activation_matching.py -o addopts=
 
 On one thread, by the thread's CPU time. Networks are random, with statistics of BatchNorm fitted to

@@ -18,24 +18,35 @@ def full_precision(device: torch.device) -> Iterator[None]:
     The setting is torch's, one for the whole process. It's touched only where the user allowed
     less, and put back.
     """
-    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
-        before = torch.get_float32_matmul_precision()
-        if before == "highest":
-            yield
-            return
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-        return
-    before = backend.matmul.fp32_precision
-    if before in ("none", "ieee"):
+    before = _read(device)
+    if before in ("none", "ieee", "highest"):
         yield
         return
-    backend.matmul.fp32_precision = "ieee"
+    _write(device, "ieee" if _is_by_backend() else "highest")
     try:
         yield
     finally:
-        backend.matmul.fp32_precision = before
+        _write(device, before)
+
+
+def _is_by_backend() -> bool:
+    """Whether each backend has its own setting: from torch 2.9 on, which refuses to mix the two."""
+    return hasattr(torch.backends.cuda.matmul, "fp32_precision")
+
+
+def _matmul(device: torch.device) -> Any:
+    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    return backend.matmul
+
+
+def _read(device: torch.device) -> str:
+    if _is_by_backend():
+        return str(_matmul(device).fp32_precision)
+    return torch.get_float32_matmul_precision()
+
+
+def _write(device: torch.device, precision: str) -> None:
+    if _is_by_backend():
+        _matmul(device).fp32_precision = precision
+    else:
+        torch.set_float32_matmul_precision(precision)

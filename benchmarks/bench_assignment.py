@@ -13,13 +13,10 @@ MNIST is read from FASTREBASIN_DATA or --data-dir, torchvision's layout.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import os
-import platform
 import statistics
-import subprocess
 import time
 import timeit
 from collections.abc import Callable
@@ -43,6 +40,7 @@ from assignment_solvers import (
     scipy_solver,
     warm_solver,
 )
+from provenance import provenance
 
 import fastrebasin
 
@@ -216,23 +214,6 @@ def measure_small(peers: dict[str, Solver], repeats: int) -> list[Row]:
     return rows
 
 
-def commit() -> str:
-    """Return the commit that is measured."""
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return run.stdout.strip() or "unknown"
-
-
-def processor() -> str:
-    """Return the processor's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def arguments() -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(
@@ -273,12 +254,8 @@ def main() -> None:
         options.limit,
         options.limit_from,
     )
-    record: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {"platform": platform.platform(), "cpu": processor(), "cores": os.cpu_count()},
-        "versions": versions | {"python": platform.python_version()},
-    }
+    record: dict[str, Any] = provenance()
+    record["versions"] |= versions
     if "single" in options.sections:
         record["rows"] = [
             measure_case(case, timer, peers, options.noise)

@@ -81,13 +81,16 @@ def test_spec_refuses_in_one_message(inputs: tuple[str, ...], message: str) -> N
     assert message in text
 
 
-def test_merge_with_data_and_a_spec(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("align", ["activations", "straight-through"])
+def test_merge_with_data_and_a_spec(
+    align: str, checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
     for name in ("data_a", "data_b"):
         tensors = {"images": torch.rand(30, 1, 8, 8), "labels": torch.arange(30) % 10}
         safetensors.torch.save_file(tensors, tmp_path / f"{name}.safetensors")
     (tmp_path / "spec.json").write_text(architectures.mlp(3).to_json())
     code, text = invoke(
-        "merge", *checkpoints, "--model", MODEL, "--align", "straight-through",
+        "merge", *checkpoints, "--model", MODEL, "--align", align,
         "--data-a", tmp_path / "data_a.safetensors", "--data-b", tmp_path / "data_b.safetensors",
         "--spec", tmp_path / "spec.json", "-o", tmp_path / "merged.pt", "--quiet",
     )  # fmt: skip

@@ -6,6 +6,7 @@ from fastrebasin.assignment import Assignment, linear_sum_assignment, solve_assi
 from fastrebasin.evaluation import Ensemble, Evaluation, Score, evaluate, interpolation_curve
 from fastrebasin.matching import (
     Matching,
+    activation_matching,
     sinkhorn_matching,
     straight_through_matching,
     weight_matching,
@@ -38,6 +39,7 @@ __all__ = [
     "PermutationSpec",
     "Score",
     "TracingWarning",
+    "activation_matching",
     "apply_permutation",
     "compose",
     "evaluate",

@@ -107,7 +107,7 @@ def merge_command(
         "merged.safetensors"
     ),
     align: Annotated[
-        str, typer.Option(help="weights, straight-through, sinkhorn or none.")
+        str, typer.Option(help="weights, activations, straight-through, sinkhorn or none.")
     ] = "weights",
     normalize: Annotated[str, typer.Option(help="auto, reset or none.")] = "auto",
     data_a: Annotated[

@@ -16,6 +16,7 @@ from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import Data, sources
 from fastrebasin.matching import (
     Matching,
+    activation_matching,
     sinkhorn_matching,
     straight_through_matching,
     weight_matching,
@@ -26,6 +27,12 @@ from fastrebasin.spec import PermutationSpec
 from fastrebasin.tracing import trace
 
 __all__ = ["MergeResult", "interpolate", "merge"]
+
+_MATCH_BY_DATA: Mapping[str, Callable[..., Matching]] = {
+    "activations": activation_matching,
+    "straight-through": straight_through_matching,
+    "sinkhorn": sinkhorn_matching,
+}
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,8 @@ def merge(
     Args:
         model_a, model_b: trained modules on one device; not changed.
         data: labelled examples, or a pair (A's, B's) drawn half and half. Needed by
-            `align="straight-through"`, `align="sinkhorn"` and `normalize="reset"`.
-        align: "weights", "straight-through", "sinkhorn" or "none".
+            any `align` but "none" and "weights", and by `normalize="reset"`.
+        align: "weights", "activations", "straight-through", "sinkhorn" or "none".
         combine: "mean".
         normalize: "none", "reset" (BatchNorm statistics on `data`), or "auto": reset where there
             is BatchNorm and data.
@@ -163,8 +170,8 @@ def _match(
 ) -> Matching:
     if align == "weights":
         return weight_matching(spec, model_a.state_dict(), model_b.state_dict(), seed=seed)
-    search = sinkhorn_matching if align == "sinkhorn" else straight_through_matching
-    return search(spec, model_a, model_b, data, seed=seed, progress=progress)
+    match = _MATCH_BY_DATA[align]
+    return match(spec, model_a, model_b, data, seed=seed, progress=progress)
 
 
 def _check_options(
@@ -172,14 +179,14 @@ def _check_options(
 ) -> None:
     problems = []
     choices = {
-        "align": (align, ("none", "weights", "straight-through", "sinkhorn")),
+        "align": (align, ("none", "weights", *_MATCH_BY_DATA)),
         "combine": (combine, ("mean",)),
         "normalize": (normalize, ("none", "reset", "auto")),
     }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             problems.append(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    if data is None and align in ("straight-through", "sinkhorn"):
+    if data is None and align in _MATCH_BY_DATA:
         problems.append(f'align="{align}" needs data')
     if data is None and normalize == "reset" and has_batch_norm(model):
         problems.append('normalize="reset" needs data')

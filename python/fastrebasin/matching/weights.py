@@ -48,8 +48,8 @@ def weight_matching(
             blocks that only fixed axes and groups matched before touch besides, the group of which
             most is known first; "identity", as published; a permutation; or a former `Matching` of
             similar weights, whose duals then save time.
-        order: of a sweep over the groups: "colour" solves groups that share no tensor as one batch,
-            "serial" one after another, as published. Either is drawn anew for each sweep.
+        order: "colour" solves groups that share no tensor as one batch, "serial" one after another,
+            as published; with the same result, as both visit them in the same random order.
         restarts: how many more times to start, from random permutations; the best result counts.
         seed: of the order and of the restarts.
         max_sweeps: stop after so many passes over all groups even if some would still move.

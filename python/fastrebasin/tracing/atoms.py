@@ -114,16 +114,29 @@ def heads(axis: Axis) -> Iterator[Atom]:
             yield from heads(child)
 
 
-def factors_of(axis: Axis) -> Iterator[Atom]:
-    """Yield the atoms that an axis is the product of, whether or not they were cut."""
+def factors(axis: Axis) -> Iterator[Atom | Concatenation]:
+    """Yield the factors of an axis: atoms, cut or not, and concatenations that are no atom's."""
     if isinstance(axis, Atom):
         axis = root(axis)
         if not isinstance(axis.target, Product):
             yield axis
             return
         axis = axis.target
-    for child in axis.factors if isinstance(axis, Product) else axis.parts:
-        yield from factors_of(child)
+    if isinstance(axis, Concatenation):
+        yield axis
+    else:
+        for factor in axis.factors:
+            yield from factors(factor)
+
+
+def factors_of(axis: Axis) -> Iterator[Atom]:
+    """Yield the atoms that an axis is the product of, whether or not they were cut."""
+    for factor in factors(axis):
+        if isinstance(factor, Atom):
+            yield factor
+        else:
+            for part in factor.parts:
+                yield from factors_of(part)
 
 
 def pull_apart(atom: Atom) -> None:

@@ -12,6 +12,7 @@ from fastrebasin.tracing.atoms import (
     Concatenation,
     Product,
     depends,
+    factors,
     heads,
     pull_apart,
     root,
@@ -138,32 +139,17 @@ def _blocks(axes: Sequence[Axis]) -> Iterator[dict[Atom, bool]]:
 
     With each atom goes whether others may lie within it.
     """
-    factors = [factor for axis in axes for factor in _factors(axis)]
-    for i, factor in enumerate(factors):
+    found = [factor for axis in axes for factor in factors(axis)]
+    for i, factor in enumerate(found):
         head = factor if isinstance(factor, Atom) else None
         body = factor if head is None else head.target
         if isinstance(body, Concatenation):
-            others = [*factors[:i], *factors[i + 1 :]]
+            others = [*found[:i], *found[i + 1 :]]
             for k, part in enumerate(body.parts):
                 yield from _blocks([part, *(at(other, head, k) for other in others)])
             return
-    here = [atom for factor in factors for atom in atoms(factor)]
+    here = [atom for factor in found for atom in atoms(factor)]
     numbered = [other for atom in here for axis in atom.numbered for other in atoms(axis)]
     # What is on two axes says nothing about which of them another lies within.
     times = Counter(here)
     yield {atom: times[atom] < 2 for atom in [*here, *numbered]}
-
-
-def _factors(axis: Axis) -> Iterator[Axis]:
-    """Yield the factors of an axis: atoms, cut or not, and concatenations."""
-    if isinstance(axis, Atom):
-        axis = root(axis)
-        if not isinstance(axis.target, Product):
-            yield axis
-            return
-        axis = axis.target
-    if isinstance(axis, Concatenation):
-        yield axis
-    else:
-        for factor in axis.factors:
-            yield from _factors(factor)

@@ -100,8 +100,8 @@ def merge(
 
     Args:
         model_a, model_b: trained modules on one device; not changed.
-        data: labelled examples, or a pair (A's, B's) drawn half and half. Needed by
-            any `align` but "none" and "weights", and by `normalize="reset"`.
+        data: labelled examples, or a pair (A's, B's) drawn half and half. Needed by any `align`
+            but "none" and "weights", and by `normalize="reset"`.
         align: "weights", "activations", "straight-through", "sinkhorn" or "none".
         combine: "mean".
         normalize: "none", "reset" (BatchNorm statistics on `data`), or "auto": reset where there

@@ -83,6 +83,7 @@ def _implicit_gradient(soft: Tensor, gradient: Tensor) -> Tensor:
     by_row = weighted.sum(1) / rows
     equations = torch.diag(columns + _RIDGE) - p.T @ (p / rows[:, None])
     equations += 1 / len(p)  # v is free by a constant, which u undoes: take the one of mean zero
+    # What isn't finite goes on to the loss, whose message says more than a failed factorisation.
     factor: Tensor = torch.linalg.cholesky_ex(equations).L
     v = torch.cholesky_solve((weighted.sum(0) - p.T @ by_row)[:, None], factor)[:, 0]
     u = by_row - p @ v / rows

@@ -15,11 +15,8 @@ the images, which are random, of the shape of CIFAR-10's.
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +25,7 @@ from typing import Any
 
 import scipy
 import torch
-from bench_assignment import commit, processor
+from provenance import provenance
 from torch import Tensor, nn
 
 import fastrebasin
@@ -237,11 +234,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     made = pairs(options.narrower, options.images)
-    record = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {"platform": platform.platform(), "cpu": processor(), "cores": os.cpu_count()},
-        "versions": {"scipy": scipy.__version__, "torch": torch.__version__},
+    record = provenance() | {
         "rows": [measure(made[name](), options.repeats) for name in options.pairs],
     }
     if options.out:

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from fastrebasin._progress import bar
 from fastrebasin.assignment import solve_assignment
 from fastrebasin.data import Data, Examples, sources
+from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.observation import Block, choose_blocks, hooked, units_first
 from fastrebasin.matching.points import Observe, Point
 from fastrebasin.matching.result import Matching
-from fastrebasin.matching.weights import WeightMatcher, weight_matching
+from fastrebasin.matching.weights import weight_matching
 from fastrebasin.permutation import Permutation
 from fastrebasin.spec import PermutationSpec
 from fastrebasin.statistics import Moments

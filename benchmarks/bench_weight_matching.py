@@ -52,6 +52,10 @@ class Products(TorchDispatchMode):
             u, v = self.memory[: n * k].view(n, k), self.memory[: m * k].view(m, k)
             torch.mm(u, v.T, out=self.result[: n * m].view(n, m))
 
+    def gigaflop(self) -> float:
+        """Return how much is multiplied and added."""
+        return sum(2 * n * k * m for n, k, m in self.shapes) / 1e9
+
     def prepare(self) -> None:
         """Make room for the largest."""
         self.memory = torch.randn(max(max(n, m) * k for n, k, m in self.shapes))
@@ -106,29 +110,34 @@ def bench_resnet(width: int, repeats: int, *, bookkeeping: bool) -> dict[str, An
         )
     )
     median = {name: statistics.median(values) for name, values in times.items()}
+    distances = [published.distance(spec, a, b, p) for p in (found.permutation, theirs)]
     row = {
         "width": width,
+        "bookkeeping": bookkeeping,
         "seconds": times | {"published": [seconds]},
-        "gigaflop": sum(2 * n * k * m for n, k, m in products.shapes) / 1e9,
+        "gigaflop": products.gigaflop(),
         "sweeps": {"ours": found.sweeps, "published": sweeps},
-        "distance": {
-            name: published.distance(spec, a, b, p)
-            for name, p in (("ours", found.permutation), ("published", theirs))
-        },
+        "distance": dict(zip(("ours", "published"), distances, strict=True)),
         "over products": median["ours"] / median["its products"],
         "published over ours": seconds / median["ours"],
         "memory over a model": memory(width),
     }
+    print_row(row, median)
+    return row
+
+
+def print_row(row: dict[str, Any], median: dict[str, float]) -> None:
+    """Print what was measured of one width."""
+    distance, sweeps = row["distance"], row["sweeps"]
     print(
-        f"ResNet20x{width}: ours {median['ours']:.2f} s = {row['over products']:.2f} of its "
+        f"ResNet20x{row['width']}: ours {median['ours']:.2f} s = {row['over products']:.2f} of its "
         f"products ({row['gigaflop']:.0f} GFLOP); from the identity "
-        f"{median['from the identity']:.2f} s; published{' with bookkeeping' * bookkeeping} "
-        f"{seconds:.1f} s, x{row['published over ours']:.1f}, in {sweeps} sweeps; distance ours "
-        f"{row['distance']['ours']:.2f}, published {row['distance']['published']:.2f}; "
-        f"memory {row['memory over a model']:.2f} of a model",
+        f"{median['from the identity']:.2f} s; published{' with bookkeeping' * row['bookkeeping']} "
+        f"{row['seconds']['published'][0]:.1f} s, x{row['published over ours']:.1f}, in "
+        f"{sweeps['published']} sweeps; distance ours {distance['ours']:.2f}, published "
+        f"{distance['published']:.2f}; memory {row['memory over a model']:.2f} of a model",
         flush=True,
     )
-    return row
 
 
 def memory(width: int) -> float:

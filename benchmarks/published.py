@@ -8,16 +8,20 @@ assignment the whole of B permuted for a norm that is only logged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import time
+from collections.abc import Mapping, Sequence
 
 import scipy.optimize
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
 
 from fastrebasin import PermutationSpec
-from fastrebasin.permutation import Permutation
+from fastrebasin.permutation import Permutation, identity_permutation
 
-__all__ = ["weight_matching"]
+__all__ = ["straight_through", "weight_matching"]
 
 Params = Mapping[str, Tensor]
 
@@ -81,3 +85,58 @@ def distance(spec: PermutationSpec, a: Params, b: Params, perm: Permutation) -> 
     moved = {name: permuted(spec, name, perm, tensor) for name, tensor in b.items()}
     differences = [(a[n] - moved[n]).flatten() for n in a if a[n].is_floating_point()]
     return float(torch.cat(differences).norm())
+
+
+def straight_through(
+    spec: PermutationSpec,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    *,
+    lr: float,
+    seed: int,
+    reset_on: Sequence[Tensor] = (),
+    bookkeeping: bool = False,
+) -> tuple[list[float], list[float]]:
+    """Take a step on each batch; return the losses and the wall seconds of the steps.
+
+    Every step copies both models, matches from the last permutation until a sweep changes nothing,
+    and, where there is BatchNorm, runs the merged model over all of `reset_on` to reset statistics
+    that the step doesn't read.
+    """
+    a, b = model_a.state_dict(), model_b.state_dict()
+    trained = {name: a[name].clone().requires_grad_() for name, _ in model_a.named_parameters()}
+    optimizer = torch.optim.SGD(list(trained.values()), lr=lr, momentum=0.9, weight_decay=1e-4)
+    perm = identity_permutation(spec.bind(a).sizes)
+    generator = torch.Generator().manual_seed(seed)
+    losses, seconds = [], []
+    for x, y in batches:
+        start = time.perf_counter()
+        latent = {
+            n: trained[n].detach().clone() if n in trained else t.clone() for n, t in a.items()
+        }
+        source = {name: tensor.clone() for name, tensor in b.items()}
+        perm, _ = weight_matching(
+            spec, latent, source, perm, generator, max_sweeps=100, bookkeeping=bookkeeping
+        )
+        moved = {name: permuted(spec, name, perm, tensor) for name, tensor in source.items()}
+        model = copy.deepcopy(model_a).train()
+        merged = {n: (0.5 * a[n] + 0.5 * moved[n]).detach().requires_grad_() for n in trained}
+        if reset_on:
+            reset(copy.deepcopy(model), merged, reset_on)
+        loss = functional.cross_entropy(functional_call(model, merged, (x,)), y)
+        gradients = torch.autograd.grad(loss, list(merged.values()))
+        for tensor, gradient in zip(trained.values(), gradients, strict=True):
+            tensor.grad = 0.5 * gradient
+        optimizer.step()
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - start)
+    return losses, seconds
+
+
+@torch.no_grad()
+def reset(model: nn.Module, params: Params, data: Sequence[Tensor]) -> None:
+    """Run a model over all data in train mode."""
+    model.load_state_dict({**model.state_dict(), **params})
+    for x in data:
+        model(x)

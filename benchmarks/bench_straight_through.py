@@ -36,6 +36,8 @@ from fastrebasin.experiments.models import MLP, resnet20
 from fastrebasin.experiments.pairs import load_pair
 from fastrebasin.experiments.training import train
 from fastrebasin.matching import straight_through
+from fastrebasin.matching.descent import WeightMatcher
+from fastrebasin.matching.midpoint import Midpoint
 
 Data = tuple[Tensor, Tensor]
 Models = tuple[nn.Module, nn.Module, Data]
@@ -83,8 +85,12 @@ def ours(
     a, b, data = models
     matching: list[tuple[float, float]] = []
     model: list[tuple[float, float]] = []
-    owner = straight_through._StraightThrough
-    with stopwatch(owner, "project", matching), stopwatch(owner, "loss_and_gradient", model):
+    moving: list[tuple[float, float]] = []
+    with (
+        stopwatch(WeightMatcher, "match", matching),
+        stopwatch(Midpoint, "move_to", moving),
+        stopwatch(straight_through._StraightThrough, "loss_and_gradient", model),
+    ):
         found = fastrebasin.straight_through_matching(
             spec, a, b, data, epochs=epochs, lr=lr, batch_size=batch_size, progress=False
         )
@@ -92,6 +98,7 @@ def ours(
     return list(found.losses), {
         "step": [later - start for start, later in itertools.pairwise(starts)],
         "matching": [end - start for start, end in matching],
+        "moving": [end - start for start, end in moving[1:]],  # the first is the identity
         "model": [end - start for start, end in model],
     }
 
@@ -139,7 +146,8 @@ def bench(
     print(
         f"{name}: step {1e3 * median['step']:.1f} ms, of which matching "
         f"{1e3 * median['matching']:.1f} = {row['matching over model']:.2f} of forward and "
-        f"backward; published {1e3 * published_step:.0f} ms, x{row['published over ours']:.1f}"
+        f"backward, moving B {1e3 * median['moving']:.1f}; published "
+        f"{1e3 * published_step:.0f} ms, x{row['published over ours']:.1f}"
         f"{f', with {reset_on} images to reset statistics' * (reset_on > 0)}; "
         f"mean loss of {len(expected)} steps {statistics.mean(losses[: len(expected)]):.4f}, "
         f"published {statistics.mean(expected):.4f}",

@@ -70,20 +70,25 @@ def as_array(tensor: torch.Tensor, argument: str) -> npt.NDArray[Any]:
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
 
 
-def gather_kernels(block: torch.Tensor, units: int, index: torch.Tensor) -> torch.Tensor:
+def gather_kernels(
+    block: torch.Tensor, units: int, index: torch.Tensor, room: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return, for each entry of one axis, the kernels at `index` on the other.
 
     Args:
         block: contiguous, of shape (rows, cols, ...) and any dtype.
         units: the axis, 0 or 1.
         index: positions on the other axis, int64, on the block's device.
+        room: a vector to write to, if it is long enough: new memory takes as long as the copy.
 
     Returns:
-        A new tensor of shape (units, index, ...); gradients flow through it.
+        A tensor of shape (units, index, ...); gradients flow through it where `room` isn't given.
     """
     count = block.shape[units]
+    size = count * len(index) * math.prod(block.shape[2:])
     if block.is_cpu and not block.requires_grad:
-        out = block.new_empty(count, len(index), math.prod(block.shape[2:]))
+        out = block.new_empty(size) if room is None or len(room) < size else room[:size]
+        out = out.view(count, len(index), math.prod(block.shape[2:]))
         array, found = _bytes(block), _bytes(out)
         _core.gather_kernels(array, units, index.numpy(), found, torch.get_num_threads())
     else:  # every kernel by its number: one pass

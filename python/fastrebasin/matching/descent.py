@@ -107,6 +107,8 @@ class WeightMatcher:
             visits = torch.randperm(len(self._units), generator=generator).tolist()
             for batch in _colours(visits, self._stale_with) if order == "colour" else zip(visits):
                 here = [k for k in batch if k in stale]
+                if not here:
+                    continue
                 stale -= set(here)
                 for k, (better, gain) in zip(here, self._improve(here, permutation), strict=True):
                     if better:

@@ -74,16 +74,17 @@ class Flat:
     def accept(self, found: Assignment, permutation: Permutation) -> tuple[Permutation, float]:
         """Return a better permutation of the group and what it gains, or nothing and zero."""
         self.former = found
-        cost, best = self._cost, found.col_ind
+        cost, best, old = self._cost, found.col_ind.cpu(), permutation[self._group]
         assert cost is not None
+        if torch.equal(best, old):
+            return {}, 0.0
         rows = torch.arange(len(best), device=cost.device)
-        old = cost[rows, permutation[self._group].to(cost.device)].double()
-        new = cost[rows, best].double()
-        gain = (new.sum() - old.sum()).item()
+        old_costs, new_costs = (cost[rows, p.to(cost.device)].double() for p in (old, best))
+        gain = (new_costs.sum() - old_costs.sum()).item()
         # Sums of products are off by about an ulp of their size: less is no gain, and keeping the
         # old assignment then makes the descent end.
-        rounding = torch.finfo(cost.dtype).eps * new.abs().sum().item()
-        return ({self._group: best.cpu()}, gain) if gain > rounding else ({}, 0.0)
+        rounding = torch.finfo(cost.dtype).eps * new_costs.abs().sum().item()
+        return ({self._group: best}, gain) if gain > rounding else ({}, 0.0)
 
     def _seen(self, known: AbstractSet[str]) -> list[Term]:
         return [

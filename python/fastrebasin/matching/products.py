@@ -63,24 +63,46 @@ def _add(
     if before is not None:
         columns = (before[group].to(a.device) != new).nonzero().flatten()
         new, old = new[columns], before[group].to(a.device)[columns]
+    rooms = _Rooms(a)
     if axis == 0:  # whole rows lie together
-        u = _units_first(a, axis) if old is None else _take(a, axis, other, columns)
+        u = _units_first(a, axis) if old is None else rooms.take(0, a, axis, other, columns)
         for units in _slices(len(b), b):
-            v = _change(b[units], axis, other, new, old)
+            v = rooms.change(b[units], axis, other, new, old)
             cost[:, units].addmm_(u, v.T)
     else:
         for some in _slices(len(columns), b.movedim(other, 0)):
-            u = _take(a, axis, other, columns[some])
-            v = _change(b, axis, other, new[some], None if old is None else old[some])
+            u = rooms.take(0, a, axis, other, columns[some])
+            v = rooms.change(b, axis, other, new[some], None if old is None else old[some])
             cost.addmm_(u, v.T)
 
 
-def _change(
-    block: torch.Tensor, units: int, axis: int, new: torch.Tensor, old: torch.Tensor | None
-) -> torch.Tensor:
-    """Return some entries of an axis, less those that were in their places before, if any."""
-    found = _take(block, units, axis, new)
-    return found if old is None else found - _take(block, units, axis, old)
+class _Rooms:
+    """Takes entries of blocks, into the same memory again and again: new memory is slow."""
+
+    def __init__(self, like: torch.Tensor) -> None:
+        size = min(like.numel(), 2 * _NUMBERS) if like.ndim > 2 else 0
+        self._rooms = [like.new_empty(size) for _ in range(3)]
+
+    def take(
+        self, room: int, block: torch.Tensor, units: int, axis: int, index: torch.Tensor
+    ) -> torch.Tensor:
+        """Return a matrix of some entries of an axis: a row for each entry of the axis `units`."""
+        if block.ndim > 2 and {units, axis} == {0, 1} and block.is_contiguous():
+            kernels = _native.gather_kernels(block, units, index, self._rooms[room])
+            return kernels.flatten(1)  # a convolution's weights
+        return _units_first(block.index_select(axis, index), units)
+
+    def change(
+        self,
+        block: torch.Tensor,
+        units: int,
+        axis: int,
+        new: torch.Tensor,
+        old: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return some entries of an axis, less those that were in their places before, if any."""
+        found = self.take(1, block, units, axis, new)
+        return found if old is None else found.sub_(self.take(2, block, units, axis, old))
 
 
 def _only_other(blocks: Blocks, term: Term) -> int | None:
@@ -95,13 +117,6 @@ def _slices(count: int, block: torch.Tensor) -> Iterator[slice]:
     """Cut `count` entries of a block's first axis into slices of moderate size."""
     step = max(1, _NUMBERS * len(block) // max(1, block.numel()))
     return (slice(start, start + step) for start in range(0, count, step))
-
-
-def _take(block: torch.Tensor, units: int, axis: int, index: torch.Tensor) -> torch.Tensor:
-    """Return a matrix of some entries of an axis: a row for each entry of the axis `units`."""
-    if block.ndim > 2 and {units, axis} == {0, 1} and block.is_contiguous():
-        return _native.gather_kernels(block, units, index).flatten(1)  # a convolution's weights
-    return _units_first(block.index_select(axis, index), units)
 
 
 def _units_first(block: torch.Tensor, axis: int) -> torch.Tensor:

@@ -21,8 +21,7 @@ bool is_contiguous(const py::array& array) { return (array.flags() & py::array::
 
 // For each entry of axis `units` of an array (rows, cols, kernel), the kernels at `index` on the
 // other axis: to `out`, of shape (units, index, kernel).
-void gather_kernels(const py::array& array, int units, const Indices& index, py::array out,
-                    int threads) {
+void gather_kernels(const py::array& array, int units, const Indices& index, py::array out) {
   if (array.ndim() != 3 || out.ndim() != 3 || index.ndim() != 1 || (units != 0 && units != 1))
     throw std::invalid_argument("expected arrays of three axes, a vector, and units 0 or 1");
   const bool fits = array.dtype().is(out.dtype()) && is_contiguous(array) && is_contiguous(out) &&
@@ -37,11 +36,11 @@ void gather_kernels(const py::array& array, int units, const Indices& index, py:
                               array.shape(1), bytes};
   auto* to = static_cast<std::byte*>(out.mutable_data());
   py::gil_scoped_release released;
-  cpu::gather_kernels(view, units == 1, index.data(), index.size(), to, threads);
+  cpu::gather_kernels(view, units == 1, index.data(), index.size(), to);
 }
 
 }  // namespace
 
 void register_gather(py::module_& m) {
-  m.def("gather_kernels", &gather_kernels, "array"_a, "units"_a, "index"_a, "out"_a, "threads"_a);
+  m.def("gather_kernels", &gather_kernels, "array"_a, "units"_a, "index"_a, "out"_a);
 }

@@ -15,9 +15,9 @@ struct KernelsView {
 // For each unit, an entry of one axis, the kernels at `index` on the other: to `out`, contiguous,
 // of shape (units, count, bytes). The units are the rows, or with `units_are_cols` the columns.
 //
-// A pass by whole kernels, on up to `threads` threads: by entries, or an axis after the other, it
-// takes several times as long. Every index must lie inside.
+// A pass by whole kernels: by entries, or one axis after the other, it takes several times as long.
+// A second thread would gain little, as this waits for memory. Every index must lie inside.
 void gather_kernels(const KernelsView& array, bool units_are_cols, const std::int64_t* index,
-                    std::int64_t count, std::byte* out, int threads);
+                    std::int64_t count, std::byte* out);
 
 }  // namespace fastrebasin::cpu

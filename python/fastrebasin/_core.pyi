@@ -28,6 +28,5 @@ def gather_kernels(
     units: int,
     index: npt.NDArray[np.int64],
     out: npt.NDArray[np.generic],
-    threads: int,
 ) -> None: ...
 def cuda_built() -> bool: ...

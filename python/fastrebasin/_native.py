@@ -90,7 +90,7 @@ def gather_kernels(
         out = block.new_empty(size) if room is None or len(room) < size else room[:size]
         out = out.view(count, len(index), math.prod(block.shape[2:]))
         array, found = _bytes(block), _bytes(out)
-        _core.gather_kernels(array, units, index.numpy(), found, torch.get_num_threads())
+        _core.gather_kernels(array, units, index.numpy(), found)
     else:  # every kernel by its number: one pass
         entries, cols = torch.arange(count, device=block.device)[:, None], block.shape[1]
         kernels = entries * cols + index if units == 0 else entries + index * cols

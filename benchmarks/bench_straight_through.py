@@ -118,16 +118,10 @@ def bench(
     generator = torch.Generator().manual_seed(0)  # as ours draws them
     epoch = (mixture(sources(data), batch_size, generator) for _ in range(epochs))
     batches = list(itertools.islice(itertools.chain.from_iterable(epoch), published_steps))
+    everything = [data[0][:batch_size]] * (reset_on // batch_size)
     losses, seconds = ours(spec, models, batch_size, epochs, lr)
     expected, theirs = published.straight_through(
-        spec,
-        a,
-        b,
-        batches,
-        lr=lr,
-        seed=0,
-        bookkeeping=True,
-        reset_on=[data[0][:batch_size]] * (reset_on // batch_size),
+        spec, a, b, batches, lr=lr, seed=0, bookkeeping=True, reset_on=everything
     )
     apart = abs(losses[0] - expected[0]) / expected[0]
     if apart > 1e-4:  # later steps may part where sums of float32 decide between near equals
@@ -143,17 +137,22 @@ def bench(
         "matching over model": median["matching"] / median["model"],
         "published over ours": published_step / median["step"],
     }
+    print_row(row, median)
+    return row
+
+
+def print_row(row: dict[str, Any], median: dict[str, float]) -> None:
+    """Print what was measured of one pair."""
+    images, (losses, expected) = row["reset on images"], row["losses"].values()
     print(
-        f"{name}: step {1e3 * median['step']:.1f} ms, of which matching "
+        f"{row['what']}: step {1e3 * median['step']:.1f} ms, of which matching "
         f"{1e3 * median['matching']:.1f} = {row['matching over model']:.2f} of forward and "
-        f"backward, moving B {1e3 * median['moving']:.1f}; published "
-        f"{1e3 * published_step:.0f} ms, x{row['published over ours']:.1f}"
-        f"{f', with {reset_on} images to reset statistics' * (reset_on > 0)}; "
-        f"mean loss of {len(expected)} steps {statistics.mean(losses[: len(expected)]):.4f}, "
-        f"published {statistics.mean(expected):.4f}",
+        f"backward, moving B {1e3 * median['moving']:.1f}; published takes "
+        f"x{row['published over ours']:.1f}{f', with {images} images to reset on' * (images > 0)}; "
+        f"mean loss of {len(expected)} steps {statistics.mean(losses):.4f}, published "
+        f"{statistics.mean(expected):.4f}",
         flush=True,
     )
-    return row
 
 
 def main() -> None:

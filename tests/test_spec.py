@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -141,6 +143,8 @@ def test_json_round_trip(case: Case) -> None:
     bound = spec.bind(factory().state_dict())
     for original in (spec, bound):
         assert PermutationSpec.from_json(original.to_json()) == original
+        for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+            assert twin == original
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,9 @@ class PermutationSpec:
         }
         return json.dumps(content, indent=1)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return PermutationSpec.from_json, (self.to_json(),)  # the mappings can't be pickled
+
     @classmethod
     def from_json(cls, text: str) -> PermutationSpec:
         """Read a spec that `to_json` wrote.

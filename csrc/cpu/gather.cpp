@@ -37,6 +37,8 @@ void gather_kernels(const KernelsView& array, bool units_are_cols, const std::in
                     std::int64_t count, std::byte* out) {
   const auto with = [&](auto size) { gather(array, units_are_cols, index, count, out, size); };
   switch (array.bytes) {
+    case 0:
+      return;
     case 9 * sizeof(float):
       return with([] { return 9 * sizeof(float); });
     case 9 * sizeof(double):

@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-__all__ = ["ExampleInputs", "arguments", "call", "first_line", "tensors_in"]
+from fastrebasin._errors import first_line
+
+__all__ = ["ExampleInputs", "arguments", "call", "tensors_in"]
 
 ExampleInputs: TypeAlias = "torch.Tensor | tuple[object, ...] | list[object] | Mapping[str, object]"
 """A tensor, positional arguments of `forward`, or its keyword arguments."""
@@ -45,12 +47,6 @@ def call(
             f"outputs fails on what the model returns, a {type(output).__name__}: "
             f"{first_line(error)}"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:

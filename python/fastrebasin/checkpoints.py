@@ -14,6 +14,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from fastrebasin._errors import first_line
+
 __all__ = ["atomic_output", "check_fit", "check_same_shapes", "load_checkpoint", "save_checkpoint"]
 
 # Where training scripts keep the state dict inside a checkpoint.
@@ -48,7 +50,7 @@ def load_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # a foreign file may trip the unpickler in any way
         raise ValueError(
-            f"{path} can't be read as plain tensors (weights_only=True): {_first_line(error)}. "
+            f"{path} can't be read as plain tensors (weights_only=True): {first_line(error)}. "
             "Save the state dict itself: torch.save(model.state_dict(), path)"
         ) from error
     params = _state_dict(content)
@@ -175,7 +177,3 @@ def _state_dict(content: object) -> dict[str, torch.Tensor] | None:
 
 def _shape(tensor: torch.Tensor) -> str:
     return str(tuple(tensor.shape))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

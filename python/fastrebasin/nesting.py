@@ -115,7 +115,7 @@ def gather(
 
 def _select(block: torch.Tensor, axis: int, indices: torch.Tensor) -> torch.Tensor:
     """Return `index_select`, which is many times slower where what it takes is small."""
-    if axis == 1 and block.ndim > 2 and block.is_contiguous() and block.numel() > 0:
+    if axis == 1 and block.ndim > 2 and block.is_contiguous():
         return _native.gather_kernels(block, 0, indices)
     if block.ndim < 3 or axis < block.ndim - 1:
         return block.index_select(axis, indices)

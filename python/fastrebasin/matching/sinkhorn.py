@@ -151,10 +151,12 @@ class _Sinkhorn:
     def project(self) -> float:
         """Harden the scores: the assignment of the largest sum."""
         self.sweeps += 1
-        for group, scores in self._scores.items():
-            self._former[group] = solve_assignment(
-                scores.detach().cpu(), maximize=True, warm_start=self._former.get(group)
-            )
+        found = solve_assignment(
+            [scores.detach().cpu() for scores in self.trained],
+            maximize=True,
+            warm_start=[self._former.get(group) for group in self._scores],
+        )
+        self._former = dict(zip(self._scores, found, strict=True))
         return self.midpoint.move_to({group: a.col_ind for group, a in self._former.items()})
 
     def loss_and_gradient(self, x: Tensor, y: Tensor, scaler: torch.amp.GradScaler) -> float:

@@ -79,10 +79,16 @@ def weight_matching(
     _check_options(order, restarts, max_sweeps)
     matcher = WeightMatcher(spec, params_a, params_b)
     generator = torch.Generator().manual_seed(seed)
-    found: list[Matching] = []
+    numbers = itertools.count(1)
+
+    def note(permutation: Permutation, gain: float) -> None:
+        if callback is not None:
+            callback(next(numbers), permutation, gain)
+
+    found = []
     for start in _starts(matcher, init, restarts, generator):
-        before = sum(matching.sweeps for matching in found)
-        found.append(_descend(matcher, start, generator, order, max_sweeps, before, callback))
+        sweeps = itertools.islice(matcher.sweeps(start, generator, order), max_sweeps)
+        found.append(_descend(matcher, start, sweeps, note))
     best = max(found, key=lambda matching: matching.objective)
     return replace(best, sweeps=sum(matching.sweeps for matching in found))
 
@@ -90,18 +96,14 @@ def weight_matching(
 def _descend(
     matcher: WeightMatcher,
     start: Permutation,
-    generator: torch.Generator,
-    order: Order,
-    max_sweeps: int,
-    before: int,
-    callback: Callable[[int, Permutation, float], object] | None,
+    sweeps: Iterator[tuple[Permutation, float]],
+    note: Callable[[Permutation, float], None],
 ) -> Matching:
-    """Sweep from one start; `before` it there were so many sweeps from others."""
+    """Make the sweeps from one start."""
     permutation, gains = start, []
-    for permutation, gain in itertools.islice(matcher.sweeps(start, generator, order), max_sweeps):
+    for permutation, gain in sweeps:
         gains.append(gain)
-        if callback is not None:
-            callback(before + len(gains), permutation, gain)
+        note(permutation, gain)
     objective = matcher.objective(permutation)
     return Matching(
         permutation,

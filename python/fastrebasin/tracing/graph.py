@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fastrebasin._calls import call, first_line, tensors_in
+from fastrebasin._calls import call, tensors_in
+from fastrebasin._errors import first_line
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import torch
@@ -88,11 +89,12 @@ class Blocks:
         groups = [None if k in still else group for k, group in enumerate(self.groups[block])]
         return nesting.gather(self.b[block], groups, permutation, self.within)
 
-    def inner_product(self, permutation: Permutation) -> float:
-        """Return the inner product of A and the permuted B over all blocks."""
+    def inner_product(self, permutation: Permutation, but: AbstractSet[int]) -> float:
+        """Return the inner product of A and the permuted B over all blocks but some."""
         return sum(
             (a * b).sum(dtype=torch.float64).item()
             for block in range(len(self.groups))
+            if block not in but
             for a, b in self._pieces(block, permutation)
         )
 

@@ -125,8 +125,17 @@ class WeightMatcher:
         return (history[-1] if history else dict(start)), len(history)
 
     def objective(self, permutation: Permutation) -> float:
-        """Return the inner product of A with the permuted B over all matched parameters."""
-        return self._blocks.inner_product(permutation)
+        """Return the inner product of A with the permuted B over all matched parameters.
+
+        Of groups that share no block, the costs that are kept tell it; the rest is multiplied.
+        """
+        told, total = set[int](), 0.0
+        flat = [unit for unit in self._units if isinstance(unit, Flat)]
+        for unit in sorted(flat, key=Flat.size, reverse=True):
+            if not told & unit.blocks and (value := unit.value(permutation)) is not None:
+                told |= unit.blocks
+                total += value
+        return total + self._blocks.inner_product(permutation, told)
 
     def _improve(
         self, units: Sequence[int], permutation: Permutation

@@ -78,13 +78,33 @@ class Flat:
         assert cost is not None
         if torch.equal(best, old):
             return {}, 0.0
-        rows = torch.arange(len(best), device=cost.device)
-        old_costs, new_costs = (cost[rows, p.to(cost.device)].double() for p in (old, best))
-        gain = (new_costs.sum() - old_costs.sum()).item()
+        before, now = _of_pairs(cost, old), _of_pairs(cost, best)
+        gain = (now.sum() - before.sum()).item()
         # Sums of products are off by about an ulp of their size: less is no gain, and keeping the
         # old assignment then makes the descent end.
-        rounding = torch.finfo(cost.dtype).eps * new_costs.abs().sum().item()
+        rounding = torch.finfo(cost.dtype).eps * now.abs().sum().item()
         return ({self._group: best}, gain) if gain > rounding else ({}, 0.0)
+
+    def size(self) -> int:
+        """Return how many numbers lie in the group's blocks."""
+        return sum(self._blocks.b[block].numel() for block in self.blocks)
+
+    @property
+    def blocks(self) -> set[int]:
+        """The blocks that the group is on."""
+        return {term.block for term in self._terms}
+
+    def value(self, permutation: Permutation) -> float | None:
+        """Return the inner product over the group's blocks, if the cost that is kept tells it."""
+        if self._cost is None or self._target != self._blocks.target:
+            return None
+        if self._added.keys() != set(self._terms) or any(
+            not torch.equal(order, permutation[group])
+            for others in self._added.values()
+            for group, order in others.items()
+        ):
+            return None
+        return _of_pairs(self._cost, permutation[self._group]).sum().item()
 
     def _seen(self, known: AbstractSet[str]) -> list[Term]:
         return [
@@ -96,3 +116,8 @@ class Flat:
     def _zeros(self) -> torch.Tensor:
         size = self._blocks.sizes[self._group]
         return self._blocks.b[self._terms[0].block].new_zeros(size, size)
+
+
+def _of_pairs(cost: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+    """Return the entry of each row at its partner, in float64."""
+    return cost.gather(1, partners.to(cost.device)[:, None]).double()

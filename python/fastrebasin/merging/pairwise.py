@@ -1,4 +1,4 @@
-"""Combine two models: align B with A, then average."""
+"""Merge two models: align B with A, combine the weights, repair the statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from fastrebasin._calls import ExampleInputs
-from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import Data, sources
 from fastrebasin.matching import (
     Matching,
@@ -21,12 +20,13 @@ from fastrebasin.matching import (
     straight_through_matching,
     weight_matching,
 )
+from fastrebasin.merging.interpolation import interpolate
 from fastrebasin.normalization import has_batch_norm, reset_batch_norm
 from fastrebasin.permutation import Permutation, apply_permutation
 from fastrebasin.spec import PermutationSpec
 from fastrebasin.tracing import trace
 
-__all__ = ["MergeResult", "interpolate", "merge"]
+__all__ = ["MergeResult", "merge"]
 
 _MATCH_BY_DATA: Mapping[str, Callable[..., Matching]] = {
     "activations": activation_matching,
@@ -52,34 +52,6 @@ class MergeResult:
     params: dict[str, torch.Tensor]
     permutation: Permutation
     report: dict[str, object] = field(default_factory=dict)
-
-
-def interpolate(
-    params_a: Mapping[str, torch.Tensor], params_b: Mapping[str, torch.Tensor], weight: float = 0.5
-) -> dict[str, torch.Tensor]:
-    """Return (1 - weight) A + weight B, tensor by tensor; integer tensors are A's.
-
-    Args:
-        params_a, params_b: state dicts of equal names and shapes, on equal devices.
-        weight: share of B; outside [0, 1] it extrapolates.
-
-    Returns:
-        New tensors of A's dtypes.
-
-    Raises:
-        ValueError: names or shapes differ; all of them are named.
-
-    Example:
-        >>> interpolate({"w": torch.zeros(2)}, {"w": torch.ones(2)}, 0.25)
-        {'w': tensor([0.2500, 0.2500])}
-    """
-    check_same_shapes(params_a, params_b)
-    return {
-        name: torch.lerp(a.detach(), params_b[name].detach().to(a.dtype), weight)
-        if a.is_floating_point()
-        else a.clone()
-        for name, a in params_a.items()
-    }
 
 
 def merge(

@@ -142,7 +142,7 @@ Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const Dea
                         const std::vector<std::int64_t>& rows) {
   std::vector<Listing> listed(problem.rows(), Listing::complete);
   problem.for_each(rows, [&](std::int64_t i) {
-    if (!lists.list(i)) {
+    if (!lists.list(i, std::min(i + 1, problem.rows() - 1))) {
       listed[i] = Listing::invalid_entry;
     } else if (!dead_columns_agree(problem, dead, i)) {  // now that the row is in the cache
       listed[i] = Listing::not_dead;

@@ -233,7 +233,8 @@ inline int append(unsigned bits, std::int64_t first, std::int32_t* columns) {
 
 template <typename T>
 std::int64_t collect(const T* row, T sign, const T* ceiling, std::int64_t cols, T threshold,
-                     std::int64_t start, std::int64_t capacity, std::int32_t* columns) {
+                     std::int64_t start, std::int64_t capacity, const T* next,
+                     std::int32_t* columns) {
   using Values = typename Wide<T>::Values;
   constexpr int width = FASTREBASIN_VECTOR_BYTES / sizeof(T);
   std::int64_t count = 0;
@@ -242,6 +243,7 @@ std::int64_t collect(const T* row, T sign, const T* ceiling, std::int64_t cols, 
     std::int64_t j = begin;
     for (; j + width <= end && count < capacity; j += width) {
       const Values reduced = s * load_wide(row + j) - load_wide(ceiling + j);
+      __builtin_prefetch(next + j);
       count += append(at_most_bits(reduced, limit), j, columns + count);
     }
     for (; j < end && count < capacity; ++j)

@@ -54,7 +54,7 @@ class DensePaths {
 
   // The closest column, or a free one that is as close.
   std::int64_t prefer_free(Closest closest) const {
-    if (problem_.row4col[closest.col] == none) return closest.col;
+    if (!closest.tied || problem_.row4col[closest.col] == none) return closest.col;
     const auto next = row_kernels<double>().find(distance_.data(), problem_.cols(),
                                                  closest.distance, closest.col + 1);
     if (next == problem_.cols()) return closest.col;

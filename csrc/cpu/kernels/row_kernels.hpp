@@ -26,6 +26,7 @@ struct BestTwo {
 struct Closest {
   double distance;
   std::int64_t col;
+  bool tied;  // false only if no other column is as close
 };
 
 // Reduced costs of a row: the lowest, and those below which there are about so many columns (a

@@ -57,9 +57,9 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t
 // where no row may have a column.
 template <typename T>
 bool reduce_columns(Problem<T>& problem, std::vector<std::int64_t>& unassigned) {
-  const std::vector<double> zero(problem.cols(), 0.0);
-  std::vector<double> slack(problem.cols(), infinity);  // least cost above the row's lowest
-  std::vector<std::int64_t> row(problem.cols(), none);
+  const LineVector<double> zero(problem.cols(), 0.0);
+  LineVector<double> slack(problem.cols(), infinity);  // least cost above the row's lowest
+  LineVector<std::int64_t> row(problem.cols(), none);
   for (std::int64_t i = 0; i < problem.rows(); ++i)
     problem.relax(i, -problem.range(i).lowest, zero.data(), slack.data(), row.data());
   for (std::int64_t j = 0; j < problem.cols(); ++j) {
@@ -182,7 +182,7 @@ template <typename T>
 AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double* gap) {
   const bool square = problem.rows() == problem.cols();
   DeadUnits dead = square ? find_dead_units(problem) : DeadUnits{};
-  const std::vector<double> prices = problem.prices();
+  const LineVector<double> prices = problem.prices();
   set_aside(problem, dead);
   EqualColumns<T> equal(problem);
   equal.add(dead.spare_cols);

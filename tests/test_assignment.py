@@ -91,6 +91,16 @@ def test_objective_equals_scipy(n: int, kind: str, dtype: type) -> None:
     assert_certified(cost, True)
 
 
+@given(st.integers(15, 150), st.integers(0, 20), st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(max_examples=100)
+def test_ties_in_any_part_of_a_row_agree_with_scipy(n: int, more: int, top: int, seed: int) -> None:
+    # Passes along a row go by vectors, by blocks of them, and one by one at its end.
+    cost = np.random.default_rng(seed).integers(0, top, (n, n + more)).astype(np.float32)
+    reference = total(cost, scipy.optimize.linear_sum_assignment(cost))
+    assert total(cost, linear_sum_assignment(cost)) == reference
+    assert_certified(cost, False)
+
+
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=300)
 def test_forbidden_edges_agree_with_scipy(n: int, m: int, seed: int, maximize: bool) -> None:

@@ -31,14 +31,17 @@ constexpr std::int64_t smallest_sparse = 320;
 
 // Checks every entry and gives each row its cheapest column if that is still free. The first free
 // one of several equal columns is taken, so that constant costs give the identity. The rows that
-// found theirs taken go to `unassigned`.
+// found theirs taken go to `unassigned`, and each row's least cost to `lowest`.
 template <typename T>
-AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t>& unassigned) {
+AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<double>& lowest,
+                                   std::vector<std::int64_t>& unassigned) {
+  lowest.reserve(problem.rows());
   bool feasible = true;
   for (std::int64_t i = 0; i < problem.rows(); ++i) {
     const RowRange range = problem.range(i);
     if (!range.valid) return AssignmentStatus::invalid_entry;
     feasible &= range.lowest < infinity;  // reported once all entries are checked
+    lowest.push_back(range.lowest);
     std::int64_t j = problem.find(i, range.lowest, 0);
     while (j < problem.cols() && problem.row4col[j] != none)
       j = problem.find(i, range.lowest, j + 1);
@@ -56,12 +59,13 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t
 // equal; half of the rows that found their best column taken find another one so. Returns false
 // where no row may have a column.
 template <typename T>
-bool reduce_columns(Problem<T>& problem, std::vector<std::int64_t>& unassigned) {
-  const std::vector<double> zero(problem.cols(), 0.0);
-  std::vector<double> slack(problem.cols(), infinity);  // least cost above the row's lowest
-  std::vector<std::int64_t> row(problem.cols(), none);
+bool reduce_columns(Problem<T>& problem, const std::vector<double>& lowest,
+                    std::vector<std::int64_t>& unassigned) {
+  const LineVector<double> zero(problem.cols(), 0.0);
+  LineVector<double> slack(problem.cols(), infinity);  // least cost above the row's lowest
+  LineVector<std::int64_t> row(problem.cols(), none);
   for (std::int64_t i = 0; i < problem.rows(); ++i)
-    problem.relax(i, -problem.range(i).lowest, zero.data(), slack.data(), row.data());
+    problem.relax(i, -lowest[i], zero.data(), slack.data(), row.data());
   for (std::int64_t j = 0; j < problem.cols(); ++j) {
     if (slack[j] == infinity) return false;
     problem.set_price(j, slack[j]);
@@ -121,12 +125,13 @@ double certified_gap(const Problem<T>& problem, CandidateLists<T>& lists,
 // `warm` is null for a cold start.
 template <typename T>
 AssignmentStatus solve_dense(Problem<T>& problem, const WarmStart* warm, double* gap) {
+  std::vector<double> lowest;
   std::vector<std::int64_t> unassigned;
-  const AssignmentStatus status =
-      warm ? assign_from(*warm, problem, unassigned) : assign_row_minima(problem, unassigned);
+  const AssignmentStatus status = warm ? assign_from(*warm, problem, unassigned)
+                                       : assign_row_minima(problem, lowest, unassigned);
   if (status != AssignmentStatus::optimal) return status;
   const bool is_square = problem.rows() == problem.cols();
-  if (!warm && is_square && !unassigned.empty() && !reduce_columns(problem, unassigned))
+  if (!warm && is_square && !unassigned.empty() && !reduce_columns(problem, lowest, unassigned))
     return AssignmentStatus::infeasible;
   if (!complete_dense(problem, unassigned)) return AssignmentStatus::infeasible;
   if (gap) *gap = certified_gap(problem);
@@ -142,7 +147,7 @@ Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const Dea
                         const std::vector<std::int64_t>& rows) {
   std::vector<Listing> listed(problem.rows(), Listing::complete);
   problem.for_each(rows, [&](std::int64_t i) {
-    if (!lists.list(i)) {
+    if (!lists.list(i, std::min(i + 1, problem.rows() - 1))) {
       listed[i] = Listing::invalid_entry;
     } else if (!dead_columns_agree(problem, dead, i)) {  // now that the row is in the cache
       listed[i] = Listing::not_dead;
@@ -182,7 +187,7 @@ template <typename T>
 AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double* gap) {
   const bool square = problem.rows() == problem.cols();
   DeadUnits dead = square ? find_dead_units(problem) : DeadUnits{};
-  const std::vector<double> prices = problem.prices();
+  const LineVector<double> prices = problem.prices();
   set_aside(problem, dead);
   EqualColumns<T> equal(problem);
   equal.add(dead.spare_cols);

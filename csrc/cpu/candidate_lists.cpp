@@ -16,11 +16,11 @@ template <typename T>
 void CandidateLists<T>::build(std::int64_t i) {
   ++builds_;
   problem_.count_reads(2 * problem_.cols());
-  list(i);
+  list(i, i);
 }
 
 template <typename T>
-bool CandidateLists<T>::list(std::int64_t i) {
+bool CandidateLists<T>::list(std::int64_t i, std::int64_t next) {
   const T* row = problem_.row(i);
   const T* ceiling = problem_.ceiling();
   Depths<T> depths;
@@ -34,8 +34,9 @@ bool CandidateLists<T>::list(std::int64_t i) {
   // Should equal costs be too many for the list, a lower bound will have to do. The lowest of all
   // holds even where the list has no room for all its columns.
   for (const T bound : {depths.forty, depths.seven, depths.lowest}) {
-    const std::int64_t count = problem_.kernels().collect(
-        row, problem_.sign(), ceiling, problem_.cols(), bound, start, capacity, columns);
+    const std::int64_t count =
+        problem_.kernels().collect(row, problem_.sign(), ceiling, problem_.cols(), bound, start,
+                                   capacity, problem_.row(next), columns);
     if (count >= capacity && bound > depths.lowest) continue;
     fill(i, columns, std::min(count, capacity), bound, std::min(bound, depths.seven));
     break;

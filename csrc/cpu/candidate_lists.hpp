@@ -26,9 +26,10 @@ class CandidateLists {
   // `equal` are in no list; they must outlive the lists.
   CandidateLists(Problem<T>& problem, const EqualColumns<T>& equal);
 
-  // Reads row i and makes its list; false when an entry is NaN or minus infinity. Rows may be
-  // listed by several threads at once.
-  bool list(std::int64_t i);
+  // Reads row i and makes its list; false when an entry is NaN or minus infinity. Row `next`, the
+  // one to be listed after it, comes into the cache meanwhile. Rows may be listed by several
+  // threads at once.
+  bool list(std::int64_t i, std::int64_t next);
 
   // Lists row i anew. Counts towards `builds`, and the next poll for an interrupt.
   void build(std::int64_t i);

@@ -54,7 +54,7 @@ class DensePaths {
 
   // The closest column, or a free one that is as close.
   std::int64_t prefer_free(Closest closest) const {
-    if (problem_.row4col[closest.col] == none) return closest.col;
+    if (!closest.tied || problem_.row4col[closest.col] == none) return closest.col;
     const auto next = row_kernels<double>().find(distance_.data(), problem_.cols(),
                                                  closest.distance, closest.col + 1);
     if (next == problem_.cols()) return closest.col;
@@ -105,9 +105,9 @@ class DensePaths {
 
   Problem<T>& problem_;
   std::vector<std::int64_t> free_;                       // columns, ascending
-  std::vector<double> distance_;                         // tentative; +inf for a closed column
-  std::vector<double> open_price_;                       // price; -inf for a closed column
-  std::vector<std::int64_t> predecessor_;                // row that a column was reached from
+  LineVector<double> distance_;                          // tentative; +inf for a closed column
+  LineVector<double> open_price_;                        // price; -inf for a closed column
+  LineVector<std::int64_t> predecessor_;                 // row that a column was reached from
   std::vector<std::pair<std::int64_t, double>> closed_;  // columns and their final distances
 };
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/aligned.hpp"
 #include "cpu/assignment.hpp"
 #include "cpu/kernels/row_kernels.hpp"
 #include "cpu/parallel.hpp"
@@ -51,7 +52,7 @@ class Problem {
   double reduced_cost(std::int64_t i, std::int64_t j) const { return cost(i, j) - price_[j]; }
 
   double price(std::int64_t j) const { return price_[j]; }
-  const std::vector<double>& prices() const { return price_; }
+  const LineVector<double>& prices() const { return price_; }
   void set_price(std::int64_t j, double value) {
     price_[j] = value;
     ceiling_[j] = rounded_up(value);
@@ -168,8 +169,8 @@ class Problem {
     cost_ = {packed_.get(), cost_.rows, cost_.cols, cost_.cols, 1};
   }
 
-  std::vector<double> price_;
-  std::vector<T> ceiling_;
+  LineVector<double> price_;
+  LineVector<T> ceiling_;
   MatrixView<T> cost_;
   std::unique_ptr<T[]> packed_;
   const T sign_;

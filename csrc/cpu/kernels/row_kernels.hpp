@@ -26,6 +26,7 @@ struct BestTwo {
 struct Closest {
   double distance;
   std::int64_t col;
+  bool tied;  // false only if no other column is as close
 };
 
 // Reduced costs of a row: the lowest, and those below which there are about so many columns (a
@@ -73,9 +74,11 @@ struct RowKernels {
 
   // Writes columns whose reduced cost is at most `threshold` (finite), from column `start` (a
   // multiple of collect_width) onwards and around the end. Returns how many; stops at `capacity`,
-  // or up to collect_width later, for which there must be room.
+  // or up to collect_width later, for which there must be room. Fetches the row `next` from memory
+  // meanwhile, which this pass over a row in the cache leaves idle.
   std::int64_t (*collect)(const T* row, T sign, const T* ceiling, std::int64_t cols, T threshold,
-                          std::int64_t start, std::int64_t capacity, std::int32_t* columns);
+                          std::int64_t start, std::int64_t capacity, const T* next,
+                          std::int32_t* columns);
 
   // The best two of the first `count` columns of a list and the others of their block; best_col is
   // a position in the list.

@@ -36,39 +36,65 @@ RowRange range(const T* row, T sign, std::int64_t cols) {
   return found;
 }
 
-// The lowest value and its column, the first of equals, from what each lane found.
-inline Closest first_lowest(Doubles values, Mask cols) {
+// The first of the places that lanes with the lowest value name.
+inline std::int64_t first_lowest(Doubles values, Mask places) {
   const double lowest = lowest_lane(values);
   unsigned winners = at_most_bits(values, splat(lowest));
-  std::int64_t col[lanes];
-  __builtin_memcpy(col, &cols, sizeof cols);
-  Closest found{lowest, col[__builtin_ctz(winners)]};
+  std::int64_t place[lanes];
+  __builtin_memcpy(place, &places, sizeof places);
+  std::int64_t first = place[__builtin_ctz(winners)];
   while (winners &= winners - 1) {
-    const std::int64_t other = col[__builtin_ctz(winners)];
-    found.col = other < found.col ? other : found.col;
+    const std::int64_t other = place[__builtin_ctz(winners)];
+    first = other < first ? other : first;
   }
-  return found;
+  return first;
+}
+
+// The columns that are searched together once it is known that the lowest value is among them.
+constexpr std::int64_t searched = 64;
+
+// Which of these columns, from `begin` on and before `end`, have a value of at most `limit`; a
+// multiple of lanes. One word of bits, because a branch for each vector would be guessed wrong.
+template <typename ValuesAt>
+inline std::uint64_t columns_at_most(double limit, std::int64_t begin, std::int64_t end,
+                                     ValuesAt values_at) {
+  const std::int64_t stop = begin + searched < end ? begin + searched : end;
+  std::uint64_t bits = 0;
+  for (std::int64_t j = begin; j < stop; j += lanes)
+    bits |= std::uint64_t{at_most_bits(values_at(j), splat(limit))} << (j - begin);
+  return bits;
+}
+
+// Calls visit(j, low) for each vector of columns before `end`; it lowers `low`. Returns from where
+// on the lowest value is among the next `searched` columns: the first such place.
+template <typename Visit>
+inline std::int64_t visit_lowering(Doubles& low, std::int64_t end, Visit visit) {
+  Mask from{};
+  for (std::int64_t begin = 0; begin < end; begin += searched) {
+    const std::int64_t stop = begin + searched < end ? begin + searched : end;
+    const Doubles before = low;
+    for (std::int64_t j = begin; j < stop; j += lanes) visit(j, low);
+    from = low < before ? begin - Mask{} : from;
+  }
+  return end <= searched ? 0 : first_lowest(low, from);
 }
 
 template <typename T>
 BestTwo best_two(const T* row, T sign, const double* price, std::int64_t cols) {
   Doubles best = splat(infinity), second = splat(infinity);
-  Mask col{}, here{};
-  for (int lane = 0; lane < lanes; ++lane) here[lane] = lane;
   const Doubles s = splat(sign);
-  std::int64_t j = 0;
-  for (; j + lanes <= cols; j += lanes) {
-    const Doubles reduced = s * load(row + j) - load(price + j);
-    const Mask better = reduced < best;
-    second = minimum(better ? best : reduced, second);
-    best = better ? reduced : best;
-    col = better ? here : col;
-    here += lanes;
-  }
-  const Closest first = first_lowest(best, col);
-  BestTwo two{first.distance, lowest_lane(first.col == col ? second : best), first.col};
-  if (first.distance == infinity) two.best_col = -1;
-  for (; j < cols; ++j) {
+  const auto reduced_at = [&](std::int64_t j) { return s * load(row + j) - load(price + j); };
+  const std::int64_t end = cols - cols % lanes;
+  const std::int64_t from = visit_lowering(best, end, [&](std::int64_t j, Doubles& low) {
+    const Doubles reduced = reduced_at(j);
+    second = minimum(maximum(low, reduced), second);
+    low = minimum(reduced, low);
+  });
+  merge_lanes(best, second);
+  BestTwo two{best[0], second[0], -1};
+  if (two.best < infinity)
+    two.best_col = from + __builtin_ctzll(columns_at_most(two.best, from, end, reduced_at));
+  for (std::int64_t j = end; j < cols; ++j) {
     const double reduced = double(sign * row[j]) - price[j];
     if (reduced < two.best) {
       two = {reduced, two.best, j};
@@ -106,32 +132,33 @@ Closest relax(const T* row, T sign, const double* price, std::int64_t cols, doub
               std::int64_t source, double* distance, std::int64_t* predecessor) {
   Doubles low = splat(infinity);
   const Doubles s = splat(sign);
-  const Mask from = source - Mask{};
-  Mask col{}, here{};
-  for (int lane = 0; lane < lanes; ++lane) here[lane] = lane;
-  std::int64_t j = 0;
-  for (; j + lanes <= cols; j += lanes) {
+  const Mask sources = source - Mask{};
+  const std::int64_t end = cols - cols % lanes;
+  const std::int64_t from = visit_lowering(low, end, [&](std::int64_t j, Doubles& lowest) {
     const Doubles through = (s * load(row + j) - load(price + j)) + splat(offset);
     const Doubles before = load(distance + j);
     const Mask closer = through < before;
-    const Doubles after = closer ? through : before;
+    const Doubles after = minimum(through, before);
     store(distance + j, after);
-    store(predecessor + j, closer ? from : load_indices(predecessor + j));
-    const Mask lower = after < low;
-    low = lower ? after : low;
-    col = lower ? here : col;
-    here += lanes;
+    store(predecessor + j, closer ? sources : load_indices(predecessor + j));
+    lowest = minimum(after, lowest);
+  });
+  Closest closest{lowest_lane(low), -1, cols > searched};
+  if (closest.distance < infinity) {
+    const auto distances_at = [&](std::int64_t j) { return load(distance + j); };
+    const std::uint64_t bits = columns_at_most(closest.distance, from, end, distances_at);
+    closest.col = from + __builtin_ctzll(bits);
+    closest.tied |= (bits & (bits - 1)) != 0;
   }
-  Closest closest = first_lowest(low, col);
-  for (; j < cols; ++j) {
+  for (std::int64_t j = end; j < cols; ++j) {
     const double through = (double(sign * row[j]) - price[j]) + offset;
     if (through < distance[j]) {
       distance[j] = through;
       predecessor[j] = source;
     }
-    if (distance[j] < closest.distance) closest = {distance[j], j};
+    closest.tied |= distance[j] == closest.distance;
+    if (distance[j] < closest.distance) closest = {distance[j], j, cols > searched};
   }
-  if (closest.distance == infinity) closest.col = -1;
   return closest;
 }
 
@@ -233,7 +260,8 @@ inline int append(unsigned bits, std::int64_t first, std::int32_t* columns) {
 
 template <typename T>
 std::int64_t collect(const T* row, T sign, const T* ceiling, std::int64_t cols, T threshold,
-                     std::int64_t start, std::int64_t capacity, std::int32_t* columns) {
+                     std::int64_t start, std::int64_t capacity, const T* next,
+                     std::int32_t* columns) {
   using Values = typename Wide<T>::Values;
   constexpr int width = FASTREBASIN_VECTOR_BYTES / sizeof(T);
   std::int64_t count = 0;
@@ -242,6 +270,7 @@ std::int64_t collect(const T* row, T sign, const T* ceiling, std::int64_t cols, 
     std::int64_t j = begin;
     for (; j + width <= end && count < capacity; j += width) {
       const Values reduced = s * load_wide(row + j) - load_wide(ceiling + j);
+      __builtin_prefetch(next + j);
       count += append(at_most_bits(reduced, limit), j, columns + count);
     }
     for (; j < end && count < capacity; ++j)

@@ -91,6 +91,20 @@ def test_reset_with_synchronised_statistics_is_the_plain_one(tmp_path: Path) -> 
     assert found(IMAGES[0]).isfinite().all()
 
 
+class Activated(nn.BatchNorm1d):
+    """A normalisation with an activation of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+def test_reset_runs_layers_as_they_are_written() -> None:
+    model = nn.Sequential(Activated(3), nn.BatchNorm1d(3))
+    found = reset_batch_norm(model, (torch.randn(500, 3), torch.zeros(500))).state_dict()
+    normal = torch.full((3,), (2 * math.pi) ** -0.5)  # the mean of the positive part
+    assert torch.allclose(found["1.running_mean"], normal, atol=0.05)
+
+
 class Detour(nn.Module):
     """A network with a normalisation that its forward pass leaves out."""
 
@@ -231,6 +245,17 @@ def test_layers_before_batch_norm_are_left_to_its_reset(mode: str) -> None:
     found = repair(merged, a, b, IMAGES, mode=mode)
     assert not torch.equal(found.state_dict()["0.weight"], merged.state_dict()["0.weight"])
     assert equal(found, reset_batch_norm(found, IMAGES), 1e-4)
+
+
+def test_a_layer_whose_output_changed_in_place_before_batch_norm_is_corrected() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(6, 5), nn.ReLU(inplace=True), nn.BatchNorm1d(5), nn.Linear(5, 2)
+        )
+
+    a, b, merged = build(), build(), build()
+    found = repair(merged, a, b, (torch.randn(50, 6), torch.zeros(50)))
+    assert not torch.equal(found.state_dict()["0.weight"], merged.state_dict()["0.weight"])
 
 
 def test_shared_and_computed_weights_are_left_alone() -> None:

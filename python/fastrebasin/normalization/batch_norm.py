@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fastrebasin.data import Data
+from fastrebasin.normalization.layers import on_input
 from fastrebasin.normalization.moments import ChannelMoments, check_budget, inputs
 
 __all__ = ["has_batch_norm", "reset_batch_norm", "resetting"]
@@ -91,15 +92,15 @@ def resetting(model: nn.Module) -> Iterator[None]:
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     moments = [ChannelMoments() for _ in layers]
     hooks = [
-        layer.register_forward_pre_hook(_observer(found))
-        for layer, found in zip(layers, moments, strict=True)
+        on_input(layer, _observer(found)) for layer, found in zip(layers, moments, strict=True)
     ]
     for layer in layers:
         layer.train()
         layer.momentum = 0.0  # the layer's own averages stay as they are
         layer.num_batches_tracked = torch.tensor(0, device=layer.running_mean.device)
-        # That of SyncBatchNorm talks to other processes, and refuses the CPU.
-        layer.forward = functools.partial(_BatchNorm.forward, layer)
+        if type(layer).forward is nn.SyncBatchNorm.forward:
+            # It talks to other processes, and refuses the CPU.
+            layer.forward = functools.partial(_BatchNorm.forward, layer)
     try:
         yield
     finally:
@@ -107,7 +108,7 @@ def resetting(model: nn.Module) -> Iterator[None]:
             hooks, layers, before, moments, strict=True
         ):
             hook.remove()
-            del layer.forward
+            vars(layer).pop("forward", None)
             layer.eval()
             layer.momentum = momentum
             if not found.count:
@@ -118,8 +119,8 @@ def resetting(model: nn.Module) -> Iterator[None]:
                 layer.running_var.copy_(found.scatter / (found.count - 1))
 
 
-def _observer(moments: ChannelMoments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    return lambda _, args: moments.merge(ChannelMoments.of(args[0], axis=1))
+def _observer(moments: ChannelMoments) -> Callable[[Tensor], None]:
+    return lambda x: moments.merge(ChannelMoments.of(x, axis=1))
 
 
 def _tracking(model: nn.Module) -> list[Any]:

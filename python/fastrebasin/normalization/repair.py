@@ -15,11 +15,9 @@ moments through its weights, and is nearer to what the merged layer will see.
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -28,18 +26,20 @@ from torch import Tensor, nn
 from fastrebasin.checkpoints import check_finite, misfits
 from fastrebasin.data import Data
 from fastrebasin.normalization.batch_norm import reset_batch_norm, resetting
+from fastrebasin.normalization.layers import (
+    TRANSPOSED,
+    Layers,
+    See,
+    channel_axis,
+    layers_to_correct,
+    watched,
+)
 from fastrebasin.normalization.moments import ChannelMoments, check_budget, inputs
 
 __all__ = ["repair"]
 
 _Params: TypeAlias = Mapping[str, Tensor]
-_Layers: TypeAlias = Mapping[str, nn.Module]
 _Moments: TypeAlias = dict[str, ChannelMoments]
-_See: TypeAlias = Callable[[str, Tensor, Tensor], "Tensor | None"]
-"""Take a layer's name, input and output, and return another output, or None to leave it."""
-
-_TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
-_LAYERS = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED
 
 
 def repair(
@@ -101,7 +101,9 @@ def repair(
     merged, a, b = (copy.deepcopy(model).eval() for _ in range(3))
     a.load_state_dict(params_a)
     b.load_state_dict(params_b)
-    layers = _layers(merged, inputs(merged, data, 8, 1, seed=seed, label="", progress=False))
+    layers = layers_to_correct(
+        merged, inputs(merged, data, 8, 1, seed=seed, label="", progress=False)
+    )
     stream = functools.partial(
         inputs, merged, data, batch_size, max_batches, seed=seed, label="repair", progress=progress
     )
@@ -125,65 +127,9 @@ class _Target(NamedTuple):
     deviation: Tensor
 
 
-def _layers(model: nn.Module, stream: Iterable[Tensor]) -> _Layers:
-    """Return the layers to correct, in the order in which they run."""
-    calls: list[str] = []
-    outputs: dict[int, tuple[str, Tensor]] = {}  # held, so that no other tensor gets the id
-    normalized: set[str] = set()
-
-    def see(name: str, _: Tensor, output: Tensor) -> None:
-        calls.append(name)
-        outputs[id(output)] = name, output
-
-    def see_norm(_: nn.Module, args: tuple[object, ...]) -> None:
-        if args and id(args[0]) in outputs:
-            normalized.add(outputs[id(args[0])][0])
-
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, _LAYERS)}
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
-    handles = [norm.register_forward_pre_hook(see_norm) for norm in norms]
-    with _watched(model, layers, see):
-        for x in stream:
-            model(x)
-    for handle in handles:
-        handle.remove()
-    uses = collections.Counter(id(p) for m in model.modules() for p in m._parameters.values())
-    return {
-        name: layers[name]
-        for name in calls[:-1]
-        if name not in normalized and calls.count(name) == 1 and _owns(layers[name], uses)
-    }
-
-
-def _owns(layer: nn.Module, uses: Mapping[int, int]) -> bool:
-    """Tell whether the weight and bias are a layer's alone, and not computed from others."""
-    own = layer._parameters
-    return (
-        own.get("weight") is not None
-        and "bias" in own
-        and all(uses[id(p)] == 1 for p in own.values() if p is not None)
-    )
-
-
-@contextlib.contextmanager
-def _watched(model: nn.Module, names: Iterable[str], see: _See) -> Iterator[None]:
-    """Call `see` whenever one of the layers runs in the block, without gradients."""
-
-    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        return lambda _, args, output: see(name, args[0], output)
-
-    handles = [model.get_submodule(name).register_forward_hook(hook_of(name)) for name in names]
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _of_ends(
     ends: Sequence[tuple[nn.Module, float]],
-    layers: _Layers,
+    layers: Layers,
     stream: Iterable[Tensor],
     *,
     estimate: bool = False,
@@ -191,18 +137,18 @@ def _of_ends(
     """Return what the merged layers make of the ends' inputs, if asked, and the targets."""
     expected, *own = ({name: ChannelMoments() for name in layers} for _ in range(1 + len(ends)))
 
-    def observer(moments: _Moments, share: float) -> _See:
+    def observer(moments: _Moments, share: float) -> See:
         def see(name: str, x: Tensor, output: Tensor) -> None:
-            moments[name].merge(ChannelMoments.of(output, _axis(layers[name])))
+            moments[name].merge(ChannelMoments.of(output, channel_axis(layers[name])))
             if estimate and share:
                 made = layers[name](x)
-                expected[name].merge(ChannelMoments.of(made, _axis(layers[name]), share))
+                expected[name].merge(ChannelMoments.of(made, channel_axis(layers[name]), share))
 
         return see
 
     for x in stream:
         for (end, share), moments in zip(ends, own, strict=True):
-            with _watched(end, layers, observer(moments, share)):
+            with watched(end, layers, observer(moments, share)):
                 end(x)
     for moments in own:
         _check_seen(moments)
@@ -217,22 +163,22 @@ def _of_ends(
 
 
 def _correct(
-    merged: nn.Module, layers: _Layers, targets: Mapping[str, _Target], stream: Iterable[Tensor]
+    merged: nn.Module, layers: Layers, targets: Mapping[str, _Target], stream: Iterable[Tensor]
 ) -> _Moments:
     """Run the merged model, every layer corrected as it runs; return the moments before that."""
     found = {name: ChannelMoments() for name in layers}
 
     def see(name: str, _: Tensor, output: Tensor) -> Tensor:
         layer = layers[name]
-        moments = ChannelMoments.of(output, _axis(layer))
+        moments = ChannelMoments.of(output, channel_axis(layer))
         found[name].merge(moments)
         scale, shift = _correction(moments, targets[name], layer)
-        shape = [-1] + [1] * (-1 - _axis(layer))
+        shape = [-1] + [1] * (-1 - channel_axis(layer))
         dtype = torch.promote_types(output.dtype, torch.float32)
         scale, shift = (t.to(dtype).view(shape) for t in (scale, shift))
         return (output.to(dtype) * scale + shift).to(output.dtype)
 
-    with _watched(merged, layers, see):
+    with watched(merged, layers, see):
         for x in stream:
             merged(x)
     return found
@@ -249,7 +195,7 @@ def _correction(
     return scale, shift if layer.bias is not None else torch.zeros_like(shift)
 
 
-def _fold(layers: _Layers, moments: _Moments, targets: Mapping[str, _Target]) -> None:
+def _fold(layers: Layers, moments: _Moments, targets: Mapping[str, _Target]) -> None:
     """Put each layer's correction into its weight and bias."""
     _check_seen(moments)
     with torch.no_grad():
@@ -257,7 +203,7 @@ def _fold(layers: _Layers, moments: _Moments, targets: Mapping[str, _Target]) ->
             scale, shift = _correction(moments[name], targets[name], layer)
             weight, bias = layer._parameters["weight"], layer._parameters["bias"]
             assert weight is not None
-            if isinstance(layer, _TRANSPOSED):  # (in, out of a group, ...)
+            if isinstance(layer, TRANSPOSED):  # (in, out of a group, ...)
                 scales = scale.view(layer.groups, 1, -1).expand(-1, len(weight) // layer.groups, -1)
                 scales = scales.flatten(0, 1)
             else:
@@ -265,13 +211,6 @@ def _fold(layers: _Layers, moments: _Moments, targets: Mapping[str, _Target]) ->
             weight.copy_(weight.double() * scales.reshape(*scales.shape, *[1] * (weight.ndim - 2)))
             if bias is not None:
                 bias.copy_(bias.double() * scale + shift)
-
-
-def _axis(layer: nn.Module) -> int:
-    """Return the axis of a layer's output channels, counted from the last."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return 1 - weight.ndim
 
 
 def _params(model: nn.Module | _Params) -> _Params:

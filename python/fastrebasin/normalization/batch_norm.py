@@ -125,4 +125,8 @@ def _observer(moments: ChannelMoments) -> Callable[[Tensor], None]:
 
 def _tracking(model: nn.Module) -> list[Any]:
     """Return the layers that keep running statistics; torch's types say that any may lack them."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    return [
+        m
+        for m in model.modules()
+        if isinstance(m, _BatchNorm) and m.track_running_stats and m.running_mean is not None
+    ]

@@ -1,10 +1,9 @@
-"""Interpolation, BatchNorm reset and `merge`."""
+"""Interpolation and `merge`."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from fastrebasin import (
     PermutationSpec,
@@ -14,7 +13,6 @@ from fastrebasin import (
     interpolate,
     invert,
     merge,
-    reset_batch_norm,
 )
 from fastrebasin.experiments.models import MLP, resnet20
 
@@ -42,35 +40,6 @@ def test_interpolation_names_every_misfit() -> None:
     b = {"w": torch.zeros(3), "y": torch.zeros(1), "v": torch.zeros(3)}
     with pytest.raises(ValueError, match="x is only in A; y is only in B; w has shape"):
         interpolate(a, b)
-
-
-def test_reset_statistics_are_those_of_the_data(device: str) -> None:
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)).train().to(device)
-    shifted = (IMAGES[0] * 3 + 5, IMAGES[1])
-    repaired = reset_batch_norm(model, shifted, batch_size=40)
-    norm = repaired.get_submodule("0")
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert torch.allclose(norm.running_mean.cpu(), shifted[0].mean((0, 2, 3)), atol=1e-5)
-    assert torch.allclose(norm.running_var.cpu(), shifted[0].var((0, 2, 3)), rtol=0.01)
-    assert norm.momentum == 0.1
-    assert not repaired.training
-    assert model.training
-    assert not model.state_dict()["0.running_mean"].any()
-
-
-def test_reset_averages_both_sources_evenly() -> None:
-    x = torch.zeros(100, 1)
-    data = ((x, torch.zeros(100)), (x + 10, torch.zeros(100)))
-    repaired = reset_batch_norm(nn.Sequential(nn.BatchNorm1d(1)), data, batch_size=50)
-    assert repaired.state_dict()["0.running_mean"].item() == pytest.approx(5)
-
-
-def test_reset_without_batch_norm_changes_nothing() -> None:
-    model = MLP(6, (8,), 3)
-    repaired = reset_batch_norm(model, (torch.randn(4, 6), torch.zeros(4)))
-    assert all(torch.equal(model.state_dict()[n], t) for n, t in repaired.state_dict().items())
 
 
 def test_merging_a_permuted_copy_gives_the_model_back() -> None:

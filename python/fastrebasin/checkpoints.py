@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import safetensors
@@ -16,7 +16,15 @@ from torch import nn
 
 from fastrebasin._errors import first_line
 
-__all__ = ["atomic_output", "check_fit", "check_same_shapes", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "atomic_output",
+    "check_finite",
+    "check_fit",
+    "check_same_shapes",
+    "load_checkpoint",
+    "misfits",
+    "save_checkpoint",
+]
 
 # Where training scripts keep the state dict inside a checkpoint.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "params")
@@ -112,6 +120,23 @@ def check_fit(params: Mapping[str, torch.Tensor], model: nn.Module, source: str)
         )
 
 
+def misfits(
+    params_a: Mapping[str, torch.Tensor],
+    params_b: Mapping[str, torch.Tensor],
+    labels: tuple[str, str] = ("A", "B"),
+) -> list[str]:
+    """Name every tensor that only one of two state dicts has, or of another shape."""
+    a, b = labels
+    problems = [f"{name} is only in {a}" for name in params_a if name not in params_b]
+    problems += [f"{name} is only in {b}" for name in params_b if name not in params_a]
+    problems += [
+        f"{name} has shape {tuple(tensor.shape)} in {a} and {tuple(params_b[name].shape)} in {b}"
+        for name, tensor in params_a.items()
+        if name in params_b and tensor.shape != params_b[name].shape
+    ]
+    return problems
+
+
 def check_same_shapes(
     params_a: Mapping[str, torch.Tensor], params_b: Mapping[str, torch.Tensor]
 ) -> None:
@@ -120,15 +145,39 @@ def check_same_shapes(
     Raises:
         ValueError: every tensor that only one of them has, or of another shape, in one message.
     """
-    problems = [f"{name} is only in A" for name in params_a if name not in params_b]
-    problems += [f"{name} is only in B" for name in params_b if name not in params_a]
-    problems += [
-        f"{name} has shape {tuple(a.shape)} in A and {tuple(params_b[name].shape)} in B"
-        for name, a in params_a.items()
-        if name in params_b and a.shape != params_b[name].shape
-    ]
-    if problems:
+    if problems := misfits(params_a, params_b):
         raise ValueError("params_a and params_b don't fit together: " + "; ".join(problems))
+
+
+def check_finite(
+    models: Mapping[str, Mapping[str, torch.Tensor]], names: Collection[str] | None = None
+) -> None:
+    """Check that no weight is infinite or NaN.
+
+    Args:
+        models: state dicts, each by what the message calls it.
+        names: the tensors to check; all that hold floating-point numbers by default.
+
+    Raises:
+        ValueError: every tensor with such an entry, in one message.
+
+    Example:
+        >>> check_finite({"A": {"w": torch.tensor([1.0, float("nan")])}})
+        Traceback (most recent call last):
+            ...
+        ValueError: weights must be finite, but these are not: w of A
+    """
+    asked = None if names is None else set(names)
+    broken = [
+        f"{name} of {label}"
+        for label, params in models.items()
+        for name, tensor in params.items()
+        if (tensor.is_floating_point() if asked is None else name in asked)
+        # A sum tells in one pass, and is finite almost always where its terms are.
+        and not (torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
+    ]
+    if broken:
+        raise ValueError("weights must be finite, but these are not: " + ", ".join(broken))
 
 
 @contextlib.contextmanager

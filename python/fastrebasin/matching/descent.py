@@ -20,7 +20,7 @@ import torch
 
 from fastrebasin import nesting
 from fastrebasin.assignment import Assignment, solve_assignment
-from fastrebasin.checkpoints import check_same_shapes
+from fastrebasin.checkpoints import check_finite, check_same_shapes
 from fastrebasin.matching.blocks import Blocks
 from fastrebasin.matching.families import Family
 from fastrebasin.matching.flat import Flat
@@ -50,7 +50,7 @@ class WeightMatcher:
             for name, tensor in params_a.items()
             if tensor.is_floating_point() and not is_running_statistic(name)
         ]
-        _check_finite({"A": params_a, "B": params_b}, self._names)
+        check_finite({"A": params_a, "B": params_b}, self._names)
         dtypes = {params[name].dtype for params in (params_a, params_b) for name in self._names}
         self._dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
         self._a, self._b = self._read(params_a), self._read(params_b)
@@ -196,15 +196,3 @@ def _colours(visits: Sequence[int], neighbours: Sequence[set[int]]) -> list[list
         [k for k in visits if colours[k] == colour]
         for colour in range(max(colours.values(), default=-1) + 1)
     ]
-
-
-def _check_finite(models: Mapping[str, Mapping[str, torch.Tensor]], names: list[str]) -> None:
-    broken = [
-        f"{name} of {label}"
-        for label, params in models.items()
-        for name in names
-        # A sum tells in one pass, and is finite almost always where its terms are.
-        if not (torch.isfinite(params[name].sum()) or torch.isfinite(params[name]).all())
-    ]
-    if broken:
-        raise ValueError("weights must be finite, but these are not: " + ", ".join(broken))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import gzip
 import json
@@ -15,7 +16,14 @@ from fastrebasin import evaluate
 from fastrebasin.checkpoints import check_fit, load_checkpoint
 from fastrebasin.experiments import demo, pairs
 from fastrebasin.experiments.comparison import compare
-from fastrebasin.experiments.data_sets import digits, idx_folder, only_classes, rotated
+from fastrebasin.experiments.data_sets import (
+    colour_32,
+    digits,
+    idx_folder,
+    only_classes,
+    rotated,
+    usps,
+)
 from fastrebasin.experiments.models import MLP, digits_mlp
 from fastrebasin.experiments.pairs import Pair, load_pair
 from fastrebasin.experiments.training import train
@@ -101,14 +109,44 @@ def test_classes_keep_their_labels() -> None:
     assert len(some.test[0]) == len(some.test[1])
 
 
+def stand_in_usps(folder: Path) -> None:
+    """Write images of which pixel k is (k + label) / 300 - 1."""
+    (folder / "USPS").mkdir()
+    for name in ("usps.bz2", "usps.t.bz2"):
+        lines = [
+            f"{label} " + " ".join(f"{k + 1}:{(k + label) / 300 - 1:.6f}" for k in range(256))
+            for label in (1, 10, 3)
+        ]
+        (folder / "USPS" / name).write_bytes(bz2.compress("\n".join(lines).encode()))
+
+
+def test_usps_is_read_as_grey_images(tmp_path: Path) -> None:
+    stand_in_usps(tmp_path)
+    images, labels = usps(tmp_path).train
+    assert labels.tolist() == [0, 9, 2]
+    assert torch.allclose(images[1].flatten(), (torch.arange(256) + 10) / 600, atol=1e-5)
+    large = colour_32(usps(tmp_path)).test[0]
+    assert large.shape == (3, 3, 32, 32)
+    assert torch.equal(large[:, 0], large[:, 2])
+    assert torch.allclose(large.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-3)
+    (tmp_path / "USPS" / "usps.bz2").write_bytes(b"BZh9 not")
+    with pytest.raises(ValueError, match=r"usps.bz2 is damaged"):
+        usps(tmp_path)
+    (tmp_path / "USPS" / "usps.bz2").write_bytes(bz2.compress(b"1 1:0.5\n"))
+    with pytest.raises(ValueError, match=r"usps.bz2 is damaged"):
+        usps(tmp_path)
+
+
 def test_pairs(tmp_path: Path) -> None:
     for name in ("MNIST", "FashionMNIST"):
         stand_in(tmp_path, name)
+    stand_in_usps(tmp_path)
     for name in pairs.pair_names():
         loaded = load_pair(name, tmp_path)
-        assert loaded.a.train[0].shape[1:] == loaded.b.train[0].shape[1:] == (1, 28, 28)
+        shape = (3, 32, 32) if name == "usps" else (1, 28, 28)
+        assert loaded.a.train[0].shape[1:] == loaded.b.train[0].shape[1:] == shape
         loaded.recipe.factory()(loaded.a.test[0])
-    with pytest.raises(ValueError, match="pair must be one of rotated, split, fashion"):
+    with pytest.raises(ValueError, match="pair must be one of rotated, split, fashion, usps"):
         load_pair("cifar")
     with pytest.raises(ValueError, match="needs a data folder"):
         load_pair("fashion")
@@ -140,7 +178,7 @@ def small_pair() -> Pair:
     """Return the digits and their rotation, small enough to compare in seconds."""
     loaded = load_pair("rotated")
     recipe = dataclasses.replace(
-        loaded.recipe, factory=small_mlp, train_epochs=15, full_epochs=20, coreset_epochs=150
+        loaded.recipe, factory=small_mlp, train_epochs=(15, 15), full_epochs=20, coreset_epochs=150
     )
     return dataclasses.replace(loaded, recipe=recipe)
 
@@ -165,7 +203,7 @@ def test_comparison_shows_that_merging_works() -> None:
 
 def test_demo_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = dataclasses.replace(
-        small_pair().recipe, train_epochs=2, full_epochs=1, coreset_epochs=3
+        small_pair().recipe, train_epochs=(2, 2), full_epochs=1, coreset_epochs=3
     )
     monkeypatch.setattr(pairs, "_DIGITS", quick)
     _, runs = demo.run_demo(tmp_path / "out", seeds=(0, 1), progress=False)
@@ -176,7 +214,7 @@ def test_demo_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         check_fit(load_checkpoint(tmp_path / "out" / f"{name}.safetensors"), small_mlp(), name)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [run["seed"] for run in report["runs"]] == [0, 1]
-    assert report["recipe"]["train_epochs"] == 2
+    assert report["recipe"]["train_epochs"] == [2, 2]
     scores = report["runs"][1]["scores"]["naive average"]
     assert scores["mixture"]["accuracy"] == runs[1].scores["naive average"].mixture.accuracy
     assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from fastrebasin import (
     merge,
 )
 from fastrebasin.experiments.models import MLP, resnet20
+from fastrebasin.merging.combination import COMBINATIONS
 
 IMAGES = (
     torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
@@ -69,6 +72,25 @@ def test_auto_normalisation_resets_where_there_is_batch_norm_and_data() -> None:
     assert mlp.report["normalize"] == "none"
 
 
+@pytest.mark.parametrize("combine", COMBINATIONS)
+def test_a_model_merged_with_its_permuted_copy_is_the_model(combine: str, device: str) -> None:
+    model = MLP(12, (9, 7), 3).to(device)
+    params, spec = model.state_dict(), architectures.mlp(2).bind(model.state_dict())
+    answer = spec.random_permutation(seed=1)
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(apply_permutation(spec, invert(answer), params))
+    x = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
+    data = (x, torch.arange(60) % 3)
+    base = {name: torch.zeros_like(tensor) for name, tensor in params.items()}
+    before = copy.deepcopy(twin.state_dict())
+    result = merge(model, twin, data, combine=combine, base=base)
+    assert all(torch.equal(result.permutation[g], p) for g, p in answer.items())
+    assert all(torch.equal(before[n], t) for n, t in twin.state_dict().items())
+    if combine not in ("ties", "dare"):  # which leave out small or random parts
+        assert torch.allclose(result.model(x.to(device)), model(x.to(device)), atol=1e-3)
+    assert set(result.params) == set(params)
+
+
 def test_straight_through_does_better_than_averaging() -> None:
     a, b = MLP(6, (16, 16), 3), MLP(6, (16, 16), 3)
     x = torch.randn(100, 6)
@@ -108,6 +130,12 @@ def test_options_are_checked_together() -> None:
         merge(*models, align="straight-through")
     with pytest.raises(ValueError, match='normalize="reset" needs data'):
         merge(*models, normalize="reset", example_inputs=IMAGES[0])
+    with pytest.raises(
+        ValueError, match='combine="least-squares" needs data; normalize="repair" needs data'
+    ):
+        merge(*models, combine="least-squares", normalize="repair", example_inputs=IMAGES[0])
+    with pytest.raises(ValueError, match='combine="ties" needs base'):
+        merge(*models, IMAGES, combine="ties")
     with pytest.raises(ValueError, match="give example_inputs or data"):
         merge(*models)
     with pytest.raises(ValueError, match="don't fit together"):

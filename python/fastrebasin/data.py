@@ -8,9 +8,10 @@ a source with probability 1/2 and an example of it uniformly, with replacement.
 from __future__ import annotations
 
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import safetensors
@@ -44,17 +45,19 @@ Data: TypeAlias = object
 _RESIDENT_BYTES = 2**30
 
 
-class Examples(Protocol):
+class Examples(ABC):
     """Labelled examples that can be gathered by index."""
 
-    def __len__(self) -> int: ...
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many there are."""
 
+    @abstractmethod
     def take(self, indices: Tensor) -> Batch:
         """Return the examples at `indices` as one batch."""
-        ...
 
 
-class _Tensors:
+class _Tensors(Examples):
     def __init__(self, x: Tensor, y: Tensor) -> None:
         if len(x) != len(y):
             raise ValueError(f"data (x, y) must have equal lengths, got {len(x)} and {len(y)}")
@@ -67,7 +70,7 @@ class _Tensors:
         return self.x[indices], self.y[indices]
 
 
-class _DataSet:
+class _DataSet(Examples):
     def __init__(
         self,
         items: Sequence[object],
@@ -205,6 +208,8 @@ def load_examples(path: str | Path) -> Batch:
 
 
 def _source(data: object) -> Examples:
+    if isinstance(data, Examples):
+        return data
     if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], Tensor):
         return _Tensors(data[0], data[1])
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):

@@ -58,9 +58,9 @@ def compare(pair: Pair, *, seed: int = 0, progress: bool = True) -> Comparison:
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "train A"):
-        model_a = _end_model(pair, pair.a, 2 * seed, "train A", progress)
+        model_a = _end_model(pair, 0, 2 * seed, progress)
     with _timed(seconds, "train B"):
-        model_b = _end_model(pair, pair.b, 2 * seed + 1, "train B", progress)
+        model_b = _end_model(pair, 1, 2 * seed + 1, progress)
     result = Comparison(seed, model_a, model_b, seconds=seconds)
     tests = (pair.a.test, pair.b.test)
     result.scores["model A"] = evaluate(model_a, tests)
@@ -110,11 +110,11 @@ def _alignments(
     yield name, aligned(matching)
 
 
-def _end_model(pair: Pair, data: DataSet, seed: int, label: str, progress: bool) -> nn.Module:
-    recipe = pair.recipe
+def _end_model(pair: Pair, side: int, seed: int, progress: bool) -> nn.Module:
+    recipe, data = pair.recipe, (pair.a, pair.b)[side]
     return train(
-        recipe.factory, data.train, epochs=recipe.train_epochs, lr=recipe.train_lr,
-        batch_size=recipe.train_batch, seed=seed, label=label, progress=progress,
+        recipe.factory, data.train, epochs=recipe.train_epochs[side], lr=recipe.train_lr,
+        batch_size=recipe.train_batch, seed=seed, label=f"train {'AB'[side]}", progress=progress,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import math
 import struct
@@ -12,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["DataSet", "digits", "idx_folder", "only_classes", "rotated"]
+__all__ = ["DataSet", "colour_32", "digits", "idx_folder", "only_classes", "rotated", "usps"]
 
 _IDX_UINT8 = 0x08
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images (n, 1, h, w), float32 in [0, 1], and int64 labels (n,), to train on and to test on."""
+    """Images (n, c, h, w), float32 in [0, 1], and int64 labels (n,), to train on and to test on."""
 
     name: str
     train: tuple[Tensor, Tensor]
@@ -71,6 +73,30 @@ def idx_folder(data_dir: str | Path, name: str) -> DataSet:
     return DataSet(name, parts[0], parts[1])
 
 
+def usps(data_dir: str | Path) -> DataSet:
+    """Read `data_dir/USPS/usps.bz2` and `usps.t.bz2`, grey images of 16 x 16 pixels.
+
+    Args:
+        data_dir: a folder whose `USPS` is the `root` that torchvision's data set takes.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
+    """
+    folder = Path(data_dir) / "USPS"
+    return DataSet("USPS", _read_libsvm(folder / "usps.bz2"), _read_libsvm(folder / "usps.t.bz2"))
+
+
+def colour_32(data: DataSet) -> DataSet:
+    """Return the images at 32 x 32 pixels, bilinear, their grey in each of three channels."""
+
+    def convert(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        large = functional.interpolate(part[0], (32, 32), mode="bilinear", align_corners=False)
+        return large.expand(-1, 3, -1, -1).contiguous(), part[1]
+
+    return DataSet(data.name, convert(data.train), convert(data.test))
+
+
 def rotated(data: DataSet) -> DataSet:
     """Return the images turned by 90 degrees, counter-clockwise."""
 
@@ -112,3 +138,18 @@ def _read_idx(path: Path, axes: int) -> Tensor:
             f"{path} should hold {math.prod(shape)} bytes, got {len(content) - header}"
         )
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
+
+
+def _read_libsvm(path: Path) -> tuple[Tensor, Tensor]:
+    """Read lines of a label from 1 and "pixel:value" for 256 pixels, values in [-1, 1]."""
+    try:
+        lines = bz2.decompress(path.read_bytes()).decode("ascii").splitlines()
+        entries = [line.split() for line in lines]
+        labels = torch.tensor([int(label) - 1 for label, *_ in entries])
+        pixels = [[float(entry.partition(":")[2]) for entry in rest] for _, *rest in entries]
+        images = torch.tensor(pixels).reshape(len(pixels), 1, 16, 16)
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return (images + 1) / 2, labels

@@ -52,7 +52,7 @@ def run_demo(
     output.mkdir(parents=True, exist_ok=True)  # find out now if it can't be written
     pair = load_pair(pair_name, data_dir)
     if train_epochs is not None:
-        recipe = dataclasses.replace(pair.recipe, train_epochs=train_epochs)
+        recipe = dataclasses.replace(pair.recipe, train_epochs=(train_epochs, train_epochs))
         pair = dataclasses.replace(pair, recipe=recipe)
     runs = [compare(pair, seed=seed, progress=progress) for seed in seeds]
     _save_models(output, runs[0])

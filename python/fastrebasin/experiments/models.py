@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["MLP", "VGG", "ResNet", "digits_mlp", "mnist_mlp", "resnet20", "vgg11"]
+__all__ = ["MLP", "VGG", "ResNet", "colour_mlp", "digits_mlp", "mnist_mlp", "resnet20", "vgg11"]
 
 _VGG11_CHANNELS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 
@@ -127,6 +127,11 @@ def digits_mlp() -> MLP:
 def mnist_mlp() -> MLP:
     """Return the paper's 3 x 512 MLP for 28 x 28 grey images."""
     return MLP(784)
+
+
+def colour_mlp() -> MLP:
+    """Return the paper's 3 x 512 MLP for 32 x 32 images in colour."""
+    return MLP(3072)
 
 
 def vgg11(width: float = 1.0, classes: int = 10) -> VGG:

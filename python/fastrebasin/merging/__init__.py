@@ -1,17 +1,23 @@
 """Combine aligned models: one file per way."""
 
+from fastrebasin.merging.distillation import distil
 from fastrebasin.merging.fisher import fisher_information, fisher_mean
 from fastrebasin.merging.interpolation import interpolate, slerp
+from fastrebasin.merging.least_squares import least_squares
 from fastrebasin.merging.pairwise import MergeResult, merge
+from fastrebasin.merging.regmean import regmean
 from fastrebasin.merging.task_vectors import dare, task_arithmetic, ties
 
 __all__ = [
     "MergeResult",
     "dare",
+    "distil",
     "fisher_information",
     "fisher_mean",
     "interpolate",
+    "least_squares",
     "merge",
+    "regmean",
     "slerp",
     "task_arithmetic",
     "ties",

@@ -156,7 +156,7 @@ def fisher_mean(
     return merged
 
 
-class _Some:
+class _Some(Examples):
     """So many examples of a source, drawn at random."""
 
     def __init__(self, source: Examples, most: int | None, generator: torch.Generator) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fastrebasin._calls import ExampleInputs
+from fastrebasin.augmentation import Augment, augmented
 from fastrebasin.data import Data, sources
 from fastrebasin.matching import (
     Matching,
@@ -20,8 +21,8 @@ from fastrebasin.matching import (
     straight_through_matching,
     weight_matching,
 )
-from fastrebasin.merging.interpolation import interpolate
-from fastrebasin.normalization import has_batch_norm, reset_batch_norm
+from fastrebasin.merging.combination import COMBINATIONS, Aligned
+from fastrebasin.normalization import has_batch_norm, repair, reset_batch_norm
 from fastrebasin.permutation import Permutation, apply_permutation
 from fastrebasin.spec import PermutationSpec
 from fastrebasin.tracing import trace
@@ -33,6 +34,7 @@ _MATCH_BY_DATA: Mapping[str, Callable[..., Matching]] = {
     "straight-through": straight_through_matching,
     "sinkhorn": sinkhorn_matching,
 }
+_NORMALIZE = ("none", "reset", "repair", "auto")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def merge(
     align: str = "weights",
     combine: str = "mean",
     normalize: str = "auto",
+    augment: Augment = "auto",
+    base: Mapping[str, torch.Tensor] | None = None,
     spec: PermutationSpec | None = None,
     example_inputs: ExampleInputs | None = None,
     outputs: Callable[[Any], object] | None = None,
@@ -73,11 +77,19 @@ def merge(
     Args:
         model_a, model_b: trained modules on one device; not changed.
         data: labelled examples, or a pair (A's, B's) drawn half and half. Needed by any `align`
-            but "none" and "weights", and by `normalize="reset"`.
+            but "none" and "weights", by "fisher", "regmean", "least-squares" and "distillation",
+            and by `normalize="reset"` or "repair".
         align: "weights", "activations", "straight-through", "sinkhorn" or "none".
-        combine: "mean".
-        normalize: "none", "reset" (BatchNorm statistics on `data`), or "auto": reset where there
-            is BatchNorm and data.
+        combine: "mean"; "slerp"; "fisher" (weighted by Fisher information); "regmean";
+            "least-squares" (of the models' answers, layer by layer); "distillation" (least squares,
+            then trained to answer as both do); or, for models from one `base`, "task-arithmetic",
+            "ties" or "dare".
+        normalize: "none", "reset" (BatchNorm statistics on `data`), "repair" (statistics of all
+            layers), or "auto": reset where there is BatchNorm and data, unless `combine` sees to
+            it, as "least-squares" and "distillation" do.
+        augment: copies of images in `data` for `align="activations"` and for "least-squares" and
+            "distillation"; see `least_squares`.
+        base: state dict of what both models were trained from.
         spec: which axes share a permutation; traced from the model by default. Either way it is
             verified on `example_inputs` before it is used.
         example_inputs: what `forward` takes (a tensor, a tuple, or a dict of keyword arguments);
@@ -100,32 +112,38 @@ def merge(
         >>> sorted(result.permutation), result.model(torch.randn(1, 4)).shape
         (['P0', 'P1'], torch.Size([1, 2]))
 
-    Source: Yamada et al., ACML 2024.
+    Source: Yamada et al., ACML 2024; each way to combine names its own.
     """
-    _check_options(align, combine, normalize, data, model_a)
+    _check_options(align, combine, normalize, data, base, model_a)
     start = time.perf_counter()
-    params_a, params_b = model_a.state_dict(), model_b.state_dict()
+    model_b = copy.deepcopy(model_b).eval()
     report: dict[str, object] = {"align": align, "combine": combine, "seed": seed}
     permutation: Permutation = {}
     if align != "none":
         example = _example(example_inputs, data, model_a)
         if spec is None:
             spec = trace(model_a, example, outputs=outputs, verify=False)
-        spec = spec.bind(params_a)
-        report["share_that_moves"] = spec.share(params_a)
+        spec = spec.bind(model_a.state_dict())
+        report["share_that_moves"] = spec.share(model_a.state_dict())
         report["spec_deviation"] = spec.verify(model_a, example, outputs=outputs, seed=seed)
-        matching = _match(align, spec, model_a, model_b, data, seed=seed, progress=progress)
+        shown = data
+        if align == "activations":
+            shown = tuple(augmented(part, augment, seed) for part in sources(data))
+        matching = _match(align, spec, model_a, model_b, shown, seed=seed, progress=progress)
         permutation = matching.permutation
-        params_b = apply_permutation(spec, permutation, params_b)
+        model_b.load_state_dict(apply_permutation(spec, permutation, model_b.state_dict()))
         report |= {"objective": matching.objective, "sweeps": matching.sweeps}
-    merged = copy.deepcopy(model_a).eval()
-    merged.load_state_dict(interpolate(params_a, params_b))
-    reset = normalize == "reset" or (
-        normalize == "auto" and data is not None and has_batch_norm(merged)
-    )
-    if reset:
-        merged = reset_batch_norm(merged, data, seed=seed)
-    report |= {"normalize": "reset" if reset else "none", "seconds": time.perf_counter() - start}
+    pair = Aligned(copy.deepcopy(model_a).eval(), model_b, data, base, augment, seed, progress)
+    way = COMBINATIONS[combine]
+    merged = way.make(pair)
+    if normalize == "auto":
+        reset = data is not None and has_batch_norm(merged) and not way.settled
+        normalize = "reset" if reset else "none"
+    if normalize == "reset":
+        merged = reset_batch_norm(merged, data, seed=seed, progress=progress)
+    elif normalize == "repair":
+        merged = repair(merged, pair.model_a, model_b, data, seed=seed, progress=progress)
+    report |= {"normalize": normalize, "seconds": time.perf_counter() - start}
     params = {name: tensor.clone() for name, tensor in merged.state_dict().items()}
     return MergeResult(merged, params, permutation, report)
 
@@ -147,21 +165,29 @@ def _match(
 
 
 def _check_options(
-    align: str, combine: str, normalize: str, data: Data | None, model: nn.Module
+    align: str,
+    combine: str,
+    normalize: str,
+    data: Data | None,
+    base: Mapping[str, torch.Tensor] | None,
+    model: nn.Module,
 ) -> None:
     problems = []
-    choices = {
+    choices: dict[str, tuple[str, Collection[str]]] = {
         "align": (align, ("none", "weights", *_MATCH_BY_DATA)),
-        "combine": (combine, ("mean",)),
-        "normalize": (normalize, ("none", "reset", "auto")),
+        "combine": (combine, COMBINATIONS.keys()),
+        "normalize": (normalize, _NORMALIZE),
     }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             problems.append(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     if data is None and align in _MATCH_BY_DATA:
         problems.append(f'align="{align}" needs data')
-    if data is None and normalize == "reset" and has_batch_norm(model):
-        problems.append('normalize="reset" needs data')
+    for need, given in (("data", data), ("base", base)):
+        if given is None and combine in COMBINATIONS and COMBINATIONS[combine].needs == need:
+            problems.append(f'combine="{combine}" needs {need}')
+    if data is None and (normalize == "repair" or (normalize == "reset" and has_batch_norm(model))):
+        problems.append(f'normalize="{normalize}" needs data')
     if problems:
         raise ValueError("; ".join(problems))
 

@@ -1,0 +1,114 @@
+"""The ways to combine two aligned models, by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from fastrebasin.augmentation import Augment
+from fastrebasin.data import Data, sources
+from fastrebasin.merging.distillation import distil
+from fastrebasin.merging.fisher import fisher_information, fisher_mean
+from fastrebasin.merging.interpolation import interpolate, slerp
+from fastrebasin.merging.least_squares import least_squares
+from fastrebasin.merging.regmean import regmean
+from fastrebasin.merging.task_vectors import dare, task_arithmetic, ties
+
+__all__ = ["COMBINATIONS", "Aligned"]
+
+Params = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Two models, B's units in A's order, and what may help to combine them.
+
+    Attributes:
+        model_a, model_b: in eval mode.
+        data: of both, for the ways that need some.
+        base: what both were trained from, for the ways that need it.
+        augment: of images in `data`.
+        seed: of random choices.
+        progress: show bars on a terminal.
+    """
+
+    model_a: nn.Module
+    model_b: nn.Module
+    data: Data | None
+    base: Params | None
+    augment: Augment
+    seed: int
+    progress: bool
+
+    def average(self, way: Callable[[Params, Params], Params]) -> nn.Module:
+        """Return a model whose parameters are a function of both models'."""
+        merged = copy.deepcopy(self.model_a)
+        merged.load_state_dict(way(self.model_a.state_dict(), self.model_b.state_dict()))
+        return merged
+
+
+class Combination(NamedTuple):
+    """A way to combine.
+
+    Attributes:
+        make: the combined model.
+        needs: "data" or "base", if it needs either.
+        settled: statistics of BatchNorm fit the result already.
+    """
+
+    make: Callable[[Aligned], nn.Module]
+    needs: str = ""
+    settled: bool = False
+
+
+def _fisher(given: Aligned) -> nn.Module:
+    parts = sources(given.data)
+    models = (given.model_a, given.model_b)
+    fisher_a, fisher_b = (
+        fisher_information(model, part, seed=given.seed, progress=given.progress)
+        for model, part in zip(models, parts * (2 // len(parts)), strict=True)
+    )
+    return given.average(lambda a, b: fisher_mean(a, b, fisher_a, fisher_b))
+
+
+def _regmean(given: Aligned) -> nn.Module:
+    return regmean(given.model_a, given.model_b, given.data, progress=given.progress)
+
+
+def _least_squares(given: Aligned) -> nn.Module:
+    return least_squares(
+        given.model_a, given.model_b, given.data,
+        augment=given.augment, seed=given.seed, progress=given.progress,
+    )  # fmt: skip
+
+
+def _distillation(given: Aligned) -> nn.Module:
+    return distil(
+        _least_squares(given), [given.model_a, given.model_b], given.data,
+        augment=given.augment, seed=given.seed, progress=given.progress,
+    )  # fmt: skip
+
+
+def _with_base(way: Callable[..., Params]) -> Callable[[Aligned], nn.Module]:
+    return lambda given: given.average(lambda a, b: way(given.base, [a, b]))
+
+
+COMBINATIONS: Mapping[str, Combination] = {
+    "mean": Combination(lambda given: given.average(interpolate)),
+    "slerp": Combination(lambda given: given.average(slerp)),
+    "fisher": Combination(_fisher, "data"),
+    "regmean": Combination(_regmean, "data"),
+    "least-squares": Combination(_least_squares, "data", settled=True),
+    "distillation": Combination(_distillation, "data", settled=True),
+    "task-arithmetic": Combination(_with_base(task_arithmetic), "base"),
+    "ties": Combination(_with_base(ties), "base"),
+    "dare": Combination(
+        lambda given: given.average(lambda a, b: dare(given.base or {}, [a, b], seed=given.seed)),
+        "base",
+    ),
+}

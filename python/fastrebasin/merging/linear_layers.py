@@ -1,0 +1,233 @@
+"""The layers of a network that are linear in their parameters, and what enters and leaves them.
+
+Fully connected layers and convolutions of any number of dimensions and groups. BatchNorm right
+behind a layer belongs to it: at rest it is linear, too.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastrebasin._calls import tensors_in
+from fastrebasin.merging.regression import Fit
+
+__all__ = ["LinearLayer", "inputs_of", "linear_layers", "outputs_of", "passing", "read", "write"]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+_TOLERANCE = 1e-2  # far above rounding, even of narrow numbers; far below what folding changes
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """A layer by its module's name, and by that of the BatchNorm behind it, if any.
+
+    Attributes:
+        name: of the fully connected layer or convolution.
+        norm: of the BatchNorm that alone reads it.
+        calls: how often the network runs it.
+        intercept: whether its outputs have one.
+    """
+
+    name: str
+    norm: str | None
+    calls: int
+    intercept: bool
+
+    @property
+    def weight(self) -> str:
+        """The name of the layer's weight in a state dict."""
+        return _join(self.name, "weight")
+
+    @property
+    def bias(self) -> str:
+        """The name of the layer's bias in a state dict."""
+        return _join(self.name, "bias")
+
+    @property
+    def last(self) -> str:
+        """The module whose output is the layer's."""
+        return self.norm or self.name
+
+
+def linear_layers(model: nn.Module, x: Tensor) -> list[LinearLayer]:
+    """Return the layers in the order in which a network in eval mode first runs them.
+
+    Left out are those whose weights other modules share.
+    """
+    calls: dict[str, int] = {}
+    made_by: dict[int, str] = {}  # outputs, by their address
+    alive: list[object] = []  # so that no other gets it
+    norms: dict[str, str] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def note(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        if isinstance(module, _BatchNorm):
+            maker = made_by.get(id(args[0]) if args else 0)
+            if maker is not None and module.affine and module.track_running_stats:
+                norms[maker] = names[module]
+            return
+        calls[names[module]] = calls.get(names[module], 0) + 1
+        made_by[id(output)] = names[module]
+        alive.append(output)
+
+    kinds = (nn.Linear, *_CONVOLUTIONS, _BatchNorm)
+    handles = [m.register_forward_hook(note) for m in names if isinstance(m, kinds)]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    shared = _shared(model)
+    found = []
+    for name, count in calls.items():
+        if _join(name, "weight") in shared:
+            continue
+        norm = norms.get(name) if count == 1 else None
+        if norm is not None and not _can_be_folded(model, name, norm, x):
+            norm = None
+        bias = model.get_submodule(name).bias
+        found.append(LinearLayer(name, norm, count, norm is not None or bias is not None))
+    return found
+
+
+class _Reached(Exception):  # noqa: N818 - no error
+    """The layer to observe has run: what comes behind needn't."""
+
+
+def passing(
+    model: nn.Module, name: str, calls: int, x: Tensor, *, side: Literal["input", "output"]
+) -> list[Tensor]:
+    """Return what goes into a module or comes out, each of the times that it runs."""
+    seen: list[Tensor] = []
+
+    def note(
+        _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+    ) -> None:
+        seen.append((*args, *kwargs.values())[0] if side == "input" else output)
+        if len(seen) == calls:
+            raise _Reached
+
+    handle = model.get_submodule(name).register_forward_hook(note, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            model(x)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return seen
+
+
+def inputs_of(layer: nn.Module, x: Tensor) -> list[Tensor]:
+    """Return what a layer's weights are multiplied with: for each of its groups, units first."""
+    if isinstance(layer, nn.Linear):
+        return [x.movedim(-1, 0)]
+    assert isinstance(layer, _CONVOLUTIONS)
+    padding = layer._reversed_padding_repeated_twice
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = functional.pad(x, padding, mode=mode)
+    steps = zip(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation, strict=True)
+    places = [
+        [slice(k * gap, size - (kernel - 1 - k) * gap, stride) for k in range(kernel)]
+        for size, kernel, stride, gap in steps
+    ]
+    everything = [[slice(None)]] * 2
+    shifted = [x[at] for at in itertools.product(*everything, *places)]
+    columns = torch.stack(shifted, 2).flatten(1, 2)  # (n, channels * offsets, ...)
+    return list(columns.movedim(1, 0).chunk(layer.groups))
+
+
+def outputs_of(layer: nn.Module, z: Tensor) -> list[Tensor]:
+    """Return what leaves a layer, for each of its groups, units first."""
+    if isinstance(layer, nn.Linear):
+        return [z.movedim(-1, 0)]
+    assert isinstance(layer, _CONVOLUTIONS)
+    return list(z.movedim(1, 0).chunk(layer.groups))
+
+
+def read(model: nn.Module, layer: LinearLayer) -> list[Tensor]:
+    """Return a layer's weights, a matrix for each of its groups, in float64.
+
+    What BatchNorm multiplies by in eval mode is in them.
+    """
+    weight = model.get_parameter(layer.weight).detach().double().flatten(1)
+    if layer.norm is not None:
+        weight = _AtRest(model, layer.norm).scale[:, None] * weight
+    return list(weight.chunk(getattr(model.get_submodule(layer.name), "groups", 1)))
+
+
+def write(model: nn.Module, layer: LinearLayer, fits: Sequence[Fit]) -> None:
+    """Write a layer's weights and intercepts, from a fit for each of its groups.
+
+    BatchNorm behind it gets statistics that the fits predict, so that it does the same in training.
+    """
+    weight, shift, mean, variance = (
+        torch.cat([getattr(fit, part) for fit in fits])
+        for part in ("weight", "shift", "mean", "variance")
+    )
+    state = model.state_dict()
+    new = {layer.weight: weight.view_as(state[layer.weight])}
+    if layer.norm is not None:
+        values = {
+            "running_mean": mean,
+            "running_var": variance,
+            "weight": (variance + _AtRest(model, layer.norm).eps).sqrt(),
+            "bias": shift + mean,
+        }
+        new |= {f"{layer.norm}.{part}": value for part, value in values.items()}
+        shift = torch.zeros_like(shift)
+    if layer.bias in state:
+        new[layer.bias] = shift
+    for name, value in new.items():
+        state[name].copy_(value)
+
+
+class _AtRest:
+    """BatchNorm in eval mode: scale * (x - mean) + bias, in float64."""
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        norm = model.get_submodule(name)
+        assert isinstance(norm, _BatchNorm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        self.eps = norm.eps
+        self.mean, self.bias = norm.running_mean.double(), norm.bias.detach().double()
+        self.scale = (norm.running_var.double() + norm.eps).rsqrt() * norm.weight.detach().double()
+
+
+def _can_be_folded(model: nn.Module, name: str, norm: str, x: Tensor) -> bool:
+    """Tell whether a layer may do what BatchNorm behind it does: nothing else reads the layer."""
+    folded = copy.deepcopy(model)
+    layer, at_rest = LinearLayer(name, norm, 1, intercept=True), _AtRest(folded, norm)
+    bias = folded.state_dict().get(layer.bias, torch.zeros(()))
+    shift = at_rest.bias + at_rest.scale * (bias.double() - at_rest.mean)
+    weight, ones = torch.cat(read(folded, layer)), torch.ones_like(shift)
+    write(folded, layer, [Fit(weight, shift, torch.zeros_like(shift), ones, 0.0)])
+    with torch.no_grad():
+        before, after = (list(tensors_in(each(x))) for each in (model, folded))
+    return all(
+        torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(a.abs().max()))
+        for a, b in zip(before, after, strict=True)
+    )
+
+
+def _shared(model: nn.Module) -> set[str]:
+    """Return the names of parameters that have several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {name for several in names.values() if len(several) > 1 for name in several}
+
+
+def _join(module: str, part: str) -> str:
+    return f"{module}.{part}" if module else part

@@ -1,0 +1,238 @@
+"""Least squares, RegMean and distillation against plain regressions and planted answers."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastrebasin import evaluate, reset_batch_norm
+from fastrebasin.experiments.models import MLP, resnet20, vgg11
+from fastrebasin.merging import distil, interpolate, least_squares, regmean
+from fastrebasin.merging.linear_layers import inputs_of, linear_layers, outputs_of, read
+from fastrebasin.merging.regression import Regression
+
+
+def trained_batch_norm(model: nn.Module) -> nn.Module:
+    """Give BatchNorm weights and statistics that matter."""
+    for name, tensor in model.state_dict().items():
+        if "bn" in name or "features" in name:
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2)
+            elif tensor.ndim == 1 and tensor.is_floating_point():
+                tensor.add_(torch.randn_like(tensor), alpha=0.2)
+    return model.eval()
+
+
+class Preactivated(nn.Module):
+    """What a convolution gives is read twice; BatchNorm behind it can't be folded into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        out: Tensor = self.linear((x + self.bn(x).relu()).mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(6, 4),
+        nn.Conv1d(6, 4, 3, padding=1, groups=2),
+        nn.Conv2d(6, 4, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2)),
+        nn.Conv2d(6, 6, 3, groups=6, padding="same", padding_mode="reflect"),
+        nn.Conv3d(6, 4, 2, stride=2, bias=False),
+    ],
+    ids=str,
+)
+def test_layers_are_products_of_weights_and_inputs(layer: nn.Module, device: str) -> None:
+    layer = layer.to(device)
+    shape = (3, 6) if isinstance(layer, nn.Linear) else (3, 6, *[7] * (layer.weight.ndim - 2))  # type: ignore[operator]
+    x = torch.randn(shape, device=device)
+    expected = layer(x)
+    bias = layer.state_dict().get("bias", torch.zeros(1, device=device))
+    weights = layer.state_dict()["weight"].flatten(1).chunk(getattr(layer, "groups", 1))
+    found = [w @ each.flatten(1) for w, each in zip(weights, inputs_of(layer, x), strict=True)]
+    outputs = [each.flatten(1) for each in outputs_of(layer, expected)]
+    assert torch.allclose(torch.cat(found) + bias[:, None], torch.cat(outputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_fit_is_ridge_regression_towards_the_prior(intercept: bool) -> None:
+    x, z, prior = torch.randn(50, 4) + 3, torch.randn(50, 3), torch.randn(3, 4)
+    regression = Regression(2)
+    regression.update(0, x[:20].T, z[:20].T)
+    regression.update(1, x[20:].T, z[20:].T)
+    fit = regression.solve(prior, intercept=intercept, strength=0.1)
+    u, v = (t.double().numpy() for t in (x, z))
+    rest = v - u @ prior.double().numpy().T
+    if intercept:
+        u, rest = u - u.mean(0), rest - rest.mean(0)
+    ridge = 0.1 * (u**2).mean(0).mean() * len(u)
+    design = np.vstack([u, np.sqrt(ridge) * np.eye(4)])
+    expected = np.linalg.lstsq(design, np.vstack([rest, np.zeros((4, 3))]), rcond=None)[0].T
+    assert np.allclose(fit.weight.numpy() - prior.numpy(), expected, atol=1e-5)
+    predicted = x.double() @ fit.weight.T
+    assert torch.allclose(fit.mean, predicted.mean(0), atol=1e-5)
+    assert torch.allclose(fit.variance, predicted.var(0, correction=0), rtol=1e-4)
+    residual = (z.double() - predicted - fit.shift).mean(0)
+    assert torch.allclose(residual, torch.zeros(3).double(), atol=1e-5) or not intercept
+    assert intercept or not fit.shift.any()
+
+
+def test_the_ridge_is_chosen_by_the_error_on_the_other_fold() -> None:
+    truth = torch.randn(3, 20)
+    for noise, few in ((0.0, 40), (30.0, 12)):
+        x = torch.randn(2 * few, 20)
+        z = x @ truth.T + noise * torch.randn(2 * few, 3)
+        regression = Regression(2)
+        regression.update(0, x[:few].T, z[:few].T)
+        regression.update(1, x[few:].T, z[few:].T)
+        prior = truth if noise else torch.zeros(3, 20)
+        strength = regression.solve(prior).strength
+        assert (strength == 1.0) if noise else (strength == 1e-5)
+
+
+@pytest.mark.parametrize("factory", [resnet20, vgg11, Preactivated], ids=lambda f: f.__name__)
+def test_batch_norm_is_folded_where_it_alone_reads_a_layer(factory: type[nn.Module]) -> None:
+    model = trained_batch_norm(factory())
+    layers = linear_layers(model, torch.randn(2, 3, 32, 32))
+    weights = [n for n, t in model.named_parameters() if t.ndim > 1]
+    assert sorted(f"{layer.name}.weight" for layer in layers) == sorted(weights)
+    folded = {layer.name for layer in layers if layer.norm}
+    expected = {n[: -len(".weight")] for n in weights if model.get_parameter(n).ndim == 4}
+    assert folded == (set() if factory is Preactivated else expected)
+
+
+def test_tied_weights_are_no_layers() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    assert len(linear_layers(model, torch.randn(1, 4))) == 2
+    model[2].weight = model[0].weight
+    assert linear_layers(model, torch.randn(1, 4)) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_model_merged_with_itself_is_itself(dtype: torch.dtype, device: str) -> None:
+    model = trained_batch_norm(vgg11(0.1)).to(device, dtype)
+    x = torch.randn(40, 3, 32, 32, dtype=dtype)
+    merged = least_squares(model, model, (x, torch.zeros(40)), augment=None)
+    tolerance = 0.1 if dtype is torch.bfloat16 else 1e-3
+    x = x.to(device)
+    assert torch.allclose(merged(x), model(x), rtol=tolerance, atol=tolerance)
+    reset = reset_batch_norm(merged, (x.cpu(), torch.zeros(40)), batch_size=40)
+    difference = (reset(x) - merged(x)).abs().mean() / merged(x).abs().mean()
+    assert difference < 0.2  # its statistics are those of the data
+
+
+def test_one_layer_is_the_regression_on_both_models_answers() -> None:
+    a, b = nn.Linear(5, 3), nn.Linear(5, 3)
+    x, y = torch.randn(30, 5), torch.randn(60, 5)
+    merged = least_squares(a, b, ((x, x), (y, y)), ridge=0.0, augment=None)
+    design = torch.cat([2**0.5 * x, y])  # A's data are half as many: each counts double
+    design = torch.cat([design, torch.cat([torch.full((30, 1), 2**0.5), torch.ones(60, 1)])], 1)
+    answers = torch.cat([2**0.5 * a(x), b(y)]).detach()
+    expected = torch.linalg.lstsq(design, answers).solution
+    state = merged.state_dict()
+    assert torch.allclose(state["weight"], expected[:5].T, atol=1e-4)
+    assert torch.allclose(state["bias"], expected[5], atol=1e-4)
+
+
+def test_a_strong_ridge_gives_the_average() -> None:
+    a, b = MLP(6, (8, 8), 3), MLP(6, (8, 8), 3)
+    merged = least_squares(a, b, (torch.randn(50, 6), torch.zeros(50)), ridge=1e9)
+    mean = interpolate(a.state_dict(), b.state_dict())
+    state = merged.state_dict()
+    assert all(torch.allclose(state[n], mean[n], atol=1e-4) for n in mean if n.endswith("weight"))
+
+
+def teachers() -> tuple[MLP, MLP, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """Return two classifiers of different classes on different inputs, and their data."""
+    x = torch.randn(2, 400, 10)
+    x[0, :, 0] += 4
+    x[1, :, 0] -= 4
+    labels = [x[0, :, 1:6].argmax(1), 5 + x[1, :, 5:].argmax(1)]
+    models = []
+    for each, label in zip(x, labels, strict=True):
+        model = MLP(10, (32, 32))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for _ in range(150):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(each), label).backward()
+            optimizer.step()
+        models.append(model)
+    return models[0], models[1], ((x[0], labels[0]), (x[1], labels[1]))
+
+
+def test_each_way_does_better_than_the_one_before() -> None:
+    a, b, data = teachers()
+    average = copy.deepcopy(a)
+    average.load_state_dict(interpolate(a.state_dict(), b.state_dict()))
+    solved = least_squares(a, b, data)
+    learned = distil(solved, [a, b], data, steps=200)
+    models = average, regmean(a, b, data), solved, learned
+    scores = [evaluate(model, data).mixture.accuracy for model in models]
+    assert all(earlier < later for earlier, later in itertools.pairwise(scores)), scores
+    assert scores[-1] > 0.9
+
+
+def test_distillation_is_repeatable_and_leaves_the_models() -> None:
+    a, b, data = teachers()
+    before = copy.deepcopy(a.state_dict())
+    runs = [distil(a, [a, b], data, steps=5, seed=seed).state_dict() for seed in (1, 1, 2)]
+    assert all(torch.equal(runs[0][n], runs[1][n]) for n in before)
+    assert not torch.equal(runs[0]["layer0.weight"], runs[2]["layer0.weight"])
+    assert all(torch.equal(before[n], t) for n, t in a.state_dict().items())
+    assert all(
+        torch.equal(before[n], t) for n, t in distil(a, [b], data[0], steps=0).state_dict().items()
+    )
+
+
+def test_regmean_is_its_formula() -> None:
+    a, b = nn.Linear(5, 3), nn.Linear(5, 3)
+    x, y = torch.randn(30, 5) + 1, torch.randn(60, 5)
+    merged = regmean(a, b, ((x, x), (y, y)), shrink=0.5).state_dict()
+    grams = []
+    for each in (x, y):
+        gram = each.T @ each / len(each)
+        grams.append(0.5 * gram + 0.5 * gram.diag().diag())
+    answers = grams[0] @ a.weight.T + grams[1] @ b.weight.T
+    expected = torch.linalg.solve(grams[0] + grams[1], answers).T
+    assert torch.allclose(merged["weight"], expected, atol=1e-5)
+    assert torch.allclose(merged["bias"], (a.bias + b.bias) / 2)
+
+
+def test_misuse_is_refused_by_name() -> None:
+    a, data = MLP(4, (8,), 2), (torch.randn(9, 4), torch.zeros(9))
+    broken = copy.deepcopy(a)
+    broken.state_dict()["layer1.bias"].fill_(torch.nan)
+    for way in (least_squares, regmean):
+        with pytest.raises(ValueError, match=r"must be finite.*layer1.bias of B"):
+            way(a, broken, data)
+        with pytest.raises(ValueError, match="activations at 'layer0' must be finite"):
+            way(a, a, (torch.full((9, 4), torch.inf), torch.zeros(9)))
+        with pytest.raises(ValueError, match="don't fit together"):
+            way(a, MLP(4, (9,), 2), data)
+    with pytest.raises(ValueError, match=r"ridge must be finite.*batch_size must be at least 1"):
+        least_squares(a, a, data, ridge=-1, batch_size=0)
+    with pytest.raises(ValueError, match="shrink must be from 0 to 1"):
+        regmean(a, a, data, shrink=2)
+    with pytest.raises(ValueError, match=r"a source for each of 3 teachers, got 2; steps.*; lr"):
+        distil(a, [a, a, a], (data, data), steps=-1, lr=0)
+    with pytest.raises(ValueError, match=r"layer1.bias of teacher 1"):
+        distil(a, [a, broken], data)
+
+
+def test_read_gives_a_matrix_for_each_group() -> None:
+    model = nn.Sequential(nn.Conv2d(6, 4, 3, groups=2))
+    (layer,) = linear_layers(model, torch.randn(1, 6, 5, 5))
+    assert [tuple(weight.shape) for weight in read(model, layer)] == [(2, 27), (2, 27)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastrebasin import apply_permutation, architectures, interpolate, invert
-from fastrebasin.experiments.models import resnet20
+from fastrebasin.experiments.models import vgg11
 from fastrebasin.merging import dare, slerp, task_arithmetic, ties
 
 Params = dict[str, Tensor]
@@ -28,7 +28,7 @@ OPERATORS: dict[str, Callable[[Params, Params, Params], Params]] = {
 
 
 def state(dtype: torch.dtype = torch.float32, device: str = "cpu") -> Params:
-    model = resnet20()
+    model = vgg11(width=1 / 16)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
@@ -44,7 +44,7 @@ def test_merging_a_model_with_its_aligned_copy_gives_it_back(
     operator: str, dtype: torch.dtype, device: str
 ) -> None:
     base, a = state(dtype, device), state(dtype, device)
-    spec = architectures.resnet().bind(a)
+    spec = architectures.vgg().bind(a)
     moved = spec.random_permutation(3)
     copy = apply_permutation(spec, invert(moved), apply_permutation(spec, moved, a))
     before = [{n: t.clone() for n, t in params.items()} for params in (base, a)]
@@ -62,10 +62,10 @@ def test_merging_a_model_with_its_aligned_copy_gives_it_back(
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_variances_stay_positive_and_integers_are_the_first_models(operator: str) -> None:
     base, a, b = (state() for _ in range(3))
-    base["bn1.num_batches_tracked"] += 1
+    base["features.1.num_batches_tracked"] += 1
     merged = OPERATORS[operator](base, a, b)
     expected = a if operator in ("interpolate", "slerp") else base
-    assert merged["bn1.num_batches_tracked"] == expected["bn1.num_batches_tracked"]
+    assert merged["features.1.num_batches_tracked"] == expected["features.1.num_batches_tracked"]
     for name, tensor in merged.items():
         if name.endswith("running_var"):
             low, high = torch.minimum(a[name], b[name]), torch.maximum(a[name], b[name])
@@ -76,18 +76,18 @@ def test_variances_stay_positive_and_integers_are_the_first_models(operator: str
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_weights_that_are_not_finite_are_named(operator: str) -> None:
     base, a, b = (state() for _ in range(3))
-    b["conv1.weight"][0, 0, 0, 0] = math.nan
-    a["linear.bias"][1] = math.inf
+    b["features.0.weight"][0, 0, 0, 0] = math.nan
+    a["classifier.bias"][1] = math.inf
     label = "A" if operator in ("interpolate", "slerp") else r"models\[0\]"
-    with pytest.raises(ValueError, match=f"linear.bias of {label}, conv1.weight of"):
+    with pytest.raises(ValueError, match=f"classifier.bias of {label}, features.0.weight of"):
         OPERATORS[operator](base, a, b)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_models_that_do_not_fit_are_named(operator: str) -> None:
     base, a, b = (state() for _ in range(3))
-    b["extra"] = b.pop("linear.bias")
-    with pytest.raises(ValueError, match=r"linear.bias is only in .*; extra is only in"):
+    b["extra"] = b.pop("classifier.bias")
+    with pytest.raises(ValueError, match=r"classifier.bias is only in .*; extra is only in"):
         OPERATORS[operator](base, a, b)
 
 

@@ -4,24 +4,23 @@ If every model has a permutation onto a common basis, the universe, the map from
 another goes through it, and the maps around any cycle compose to the identity. What is maximised
 is the sum over pairs of models of the inner products of their weights in the universe:
 
-- "cycle-consistent": Crisostomi et al., "C2M3", NeurIPS 2024, arXiv:2405.17897. Frank-Wolfe over
-  all permutations at once (see `frank_wolfe`). Its rounded result can still be improved, so we go
-  on with the descent below, which never lowers the objective.
+- "anchor": every model is matched with one of them, and no two others with each other.
 - "merge-many": Ainsworth et al., "Git Re-Basin", ICLR 2023, algorithm 3. Each model is matched with
   the mean of all others, in random order, until none moves: an ascent of the same objective, one
-  model at a time. We move no model by what rounding could have made.
-- "anchor": every model is matched with one of them, and no two others with each other.
-
-Frank-Wolfe moves only flat groups; others, such as attention heads, wait for the descent. The
-measured difference is in `tests/test_merge_many.py`.
+  model at a time.
+- "cycle-consistent": Crisostomi et al., "C2M3", NeurIPS 2024, arXiv:2405.17897, Frank-Wolfe over
+  all permutations at once (see `frank_wolfe`). Its rounded result can still be improved, so we go
+  on with that ascent. It moves no groups inside groups, such as attention heads; so we also ascend
+  from the two methods above, and keep the best of the three.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -54,8 +53,8 @@ class SynchronisedMatching:
         permutations: one for each model; applying it moves the model onto the common basis.
         objective: sum over pairs of models of the inner products of their parameters there (summed
             in float64); larger is closer.
-        sweeps: passes over all models.
-        objectives: the objective after each sweep.
+        sweeps: passes over all models, summed over all starts.
+        objectives: the objective after each sweep from the best start.
     """
 
     permutations: tuple[Permutation, ...]
@@ -87,8 +86,8 @@ def synchronised_matching(
         spec: which axes share a permutation.
         params: state dicts of equal shapes on one device; float32 or wider is computed in its own
             dtype, narrower in float32, sums in float64. BatchNorm statistics take no part.
-        method: "cycle-consistent", the best of the three by far on networks trained on different
-            data; "merge-many"; or "anchor", the fastest.
+        method: "anchor", the fastest; "merge-many"; or "cycle-consistent", whose objective is the
+            largest of the three.
         anchor: the model whose basis is the common one: its permutation is the identity.
         seed: of the order of models and groups.
         max_sweeps: stop after so many passes over all models even if some would still move.
@@ -116,90 +115,109 @@ def synchronised_matching(
     """
     check_models(params)
     _check_options(len(params), method, anchor, max_sweeps)
-    spec = spec.bind(params[0])
-    generator = torch.Generator().manual_seed(seed)
-    universe = _Universe(spec, params)
-    objectives: list[float] = []
+    universe = _Universe(spec.bind(params[0]), params)
     if method == "anchor":
-        universe.align_with(anchor, generator, max_sweeps)
-    elif len(params) > 1:
-        if method == "cycle-consistent":
-            universe.move(frank_wolfe(spec, universe.moved, steps=_STEPS, progress=progress))
-        sweeps = itertools.islice(universe.sweeps(generator), max_sweeps)
-        objectives = list(bar(sweeps, "align", progress=progress, unit="sweep"))
-    onto_anchor = invert(universe.permutations[anchor])
+        universe.place(universe.anchored(anchor, seed))
+        found = [_Ascent(universe.permutations, universe.objective(), ())]
+    else:
+        starts = [universe.permutations]
+        if method == "cycle-consistent" and len(params) > 1:
+            relaxed = frank_wolfe(universe.spec, universe.params, steps=_STEPS, progress=progress)
+            starts = [relaxed, universe.anchored(anchor, seed), *starts]
+        found = [universe.ascend(start, seed, max_sweeps, progress=progress) for start in starts]
+    best = max(found, key=lambda ascent: ascent.objective)
+    onto_anchor = invert(best.permutations[anchor])
     return SynchronisedMatching(
-        tuple(compose(permutation, onto_anchor) for permutation in universe.permutations),
-        universe.objective(),
-        len(objectives),
-        tuple(objectives),
+        tuple(compose(permutation, onto_anchor) for permutation in best.permutations),
+        best.objective,
+        sum(len(ascent.objectives) for ascent in found),
+        best.objectives,
     )
+
+
+class _Ascent(NamedTuple):
+    permutations: Sequence[Permutation]
+    objective: float
+    objectives: tuple[float, ...]
 
 
 class _Universe:
     """All models where their permutations have moved them.
 
     Attributes:
+        spec: bound.
+        params: the parameters of each model that are compared.
         permutations: of each model.
-        moved: the parameters of each model that are compared, moved by them.
     """
 
     def __init__(self, spec: PermutationSpec, params: Sequence[Mapping[str, Tensor]]) -> None:
-        self._spec = spec
-        names = [n for n, t in params[0].items() if _is_compared(n, t)]
-        dtype = torch.float32
-        for model in params:
-            for name in names:
-                dtype = torch.promote_types(dtype, model[name].dtype)
-        self._params = [{n: model[n].detach().to(dtype) for n in names} for model in params]
-        self.moved = list(self._params)
+        names = [name for name, tensor in params[0].items() if _is_compared(name, tensor)]
+        dtypes = {model[name].dtype for model in params for name in names}
+        dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
+        self.spec = spec
+        self.params = [{n: model[n].detach().to(dtype) for n in names} for model in params]
+        self._matchers = [WeightMatcher(spec, model, model) for model in self.params]
+        self._moved: list[Mapping[str, Tensor]] = list(self.params)
         self.permutations = [identity_permutation(spec.sizes) for _ in params]
-        self._matchers = [WeightMatcher(spec, model, model) for model in self._params]
 
-    def move(self, permutations: Sequence[Permutation]) -> None:
-        """Move the models from where they began."""
-        for k, permutation in enumerate(permutations):
-            self._move(k, permutation)
+    def place(self, permutations: Sequence[Permutation]) -> None:
+        """Move the models from where they were given."""
+        self.permutations = list(permutations)
+        self._moved = [self._move(k) for k in range(len(self.params))]
 
-    def align_with(self, anchor: int, generator: torch.Generator, max_sweeps: int) -> None:
-        """Match every model with one of them."""
+    def anchored(self, anchor: int, seed: int) -> list[Permutation]:
+        """Return the permutations that match every model with one of them."""
+        generator = torch.Generator().manual_seed(seed)
+        found = []
         for k, matcher in enumerate(self._matchers):
-            if k != anchor:
-                matcher.set_target(self._params[anchor])
-                self._move(k, matcher.match(matcher.anchored(), generator, max_sweeps)[0])
+            matcher.set_target(self.params[anchor])
+            start = identity_permutation(self.spec.sizes) if k == anchor else matcher.anchored()
+            found.append(matcher.match(start, generator, _MAX_SWEEPS)[0])
+        return found
 
-    def sweeps(self, generator: torch.Generator) -> Iterator[float]:
-        """Match each model with the sum of all others; yield the objective, until none moves."""
-        still = 0  # how many models in a row haven't moved
-        while still < len(self._matchers):
+    def ascend(
+        self, start: Sequence[Permutation], seed: int, max_sweeps: int, *, progress: bool
+    ) -> _Ascent:
+        """Match each model with the sum of all others until none moves."""
+        self.place(start)
+        sweeps = itertools.islice(self._sweeps(torch.Generator().manual_seed(seed)), max_sweeps)
+        objectives = tuple(bar(sweeps, "align", progress=progress, unit="sweep"))
+        return _Ascent(self.permutations, self.objective(), objectives)
+
+    def _sweeps(self, generator: torch.Generator) -> Iterator[float]:
+        """Yield the objective after each sweep over the models."""
+        settled = 0  # how many models in a row are matched with the others as they lie
+        while settled < len(self._matchers):
             for k in torch.randperm(len(self._matchers), generator=generator).tolist():
                 matcher, before = self._matchers[k], self.permutations[k]
-                others = [model for j, model in enumerate(self.moved) if j != k]
-                matcher.set_target(
-                    {name: torch.stack([m[name] for m in others]).sum(0) for name in others[0]}
-                )
+                others = [model for j, model in enumerate(self._moved) if j != k]
+                matcher.set_target(_sum(others) if others else self.params[k])
                 found, _ = matcher.match(before, generator, _MAX_SWEEPS)
-                still += 1
+                settled += 1
                 if any(not torch.equal(order, before[group]) for group, order in found.items()):
-                    self._move(k, found)
-                    still = 0
+                    self.permutations[k] = found
+                    self._moved[k] = self._move(k)
+                    settled = 1
             yield self.objective()
 
     def objective(self) -> float:
         """Return the sum over pairs of models of their inner products."""
         total = 0.0
-        for name in self.moved[0]:
-            models = [model[name].double() for model in self.moved]
-            every = torch.stack(models).sum(0).square().sum()
-            total += (every - sum(model.square().sum() for model in models)).item() / 2
+        for name in self._moved[0]:
+            models = [model[name].double() for model in self._moved]
+            squares = [model.square().sum().item() for model in models]
+            total += (torch.stack(models).sum(0).square().sum().item() - sum(squares)) / 2
         return total
 
-    def _move(self, k: int, permutation: Permutation) -> None:
-        self.permutations[k] = permutation
-        self.moved[k] = {
-            name: permute_units(tensor, self._spec, name, permutation)
-            for name, tensor in self._params[k].items()
+    def _move(self, k: int) -> dict[str, Tensor]:
+        return {
+            name: permute_units(tensor, self.spec, name, self.permutations[k])
+            for name, tensor in self.params[k].items()
         }
+
+
+def _sum(models: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([model[name] for model in models]).sum(0) for name in models[0]}
 
 
 def check_models(params: Sequence[Mapping[str, Tensor]]) -> None:

@@ -47,7 +47,7 @@ def frank_wolfe(
         progress: show a bar on a terminal.
     """
     relaxation = _Relaxation(spec, params)
-    if not relaxation.matrices[0]:
+    if not relaxation.matrices[0] or len(params) == 1:
         return [identity_permutation(spec.sizes) for _ in params]
     with full_precision(next(iter(params[0].values())).device):
         for _ in bar(range(steps), "Frank-Wolfe", progress=progress, unit="step"):

@@ -76,6 +76,7 @@ def synchronised_matching(
     *,
     method: Synchronisation = "cycle-consistent",
     anchor: int = 0,
+    restarts: int = 0,
     seed: int = 0,
     max_sweeps: int = _MAX_SWEEPS,
     progress: bool = True,
@@ -89,7 +90,9 @@ def synchronised_matching(
         method: "anchor", the fastest; "merge-many"; or "cycle-consistent", whose objective is the
             largest of the three.
         anchor: the model whose basis is the common one: its permutation is the identity.
-        seed: of the order of models and groups.
+        restarts: how many more times to start, from random permutations; the best result counts.
+            Not for "anchor".
+        seed: of the order of models and groups, and of the restarts.
         max_sweeps: stop after so many passes over all models even if some would still move.
         progress: show a bar on a terminal.
 
@@ -114,16 +117,16 @@ def synchronised_matching(
     Source: Crisostomi et al., NeurIPS 2024; Ainsworth et al., ICLR 2023, algorithm 3.
     """
     check_models(params)
-    _check_options(len(params), method, anchor, max_sweeps)
+    _check_options(len(params), method, anchor, restarts, max_sweeps)
     universe = _Universe(spec.bind(params[0]), params)
     if method == "anchor":
         universe.place(universe.anchored(anchor, seed))
         found = [_Ascent(universe.permutations, universe.objective(), ())]
     else:
-        starts = [universe.permutations]
-        if method == "cycle-consistent" and len(params) > 1:
-            relaxed = frank_wolfe(universe.spec, universe.params, steps=_STEPS, progress=progress)
-            starts = [relaxed, universe.anchored(anchor, seed), *starts]
+        starts = [universe.permutations, *universe.random(restarts, seed)]
+        if method == "cycle-consistent":
+            relaxed = [universe.relaxed(start, progress=progress) for start in starts]
+            starts = [*relaxed, universe.anchored(anchor, seed), *starts]
         found = [universe.ascend(start, seed, max_sweeps, progress=progress) for start in starts]
     best = max(found, key=lambda ascent: ascent.objective)
     onto_anchor = invert(best.permutations[anchor])
@@ -156,7 +159,9 @@ class _Universe:
         dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
         self.spec = spec
         self.params = [{n: model[n].detach().to(dtype) for n in names} for model in params]
-        self._matchers = [WeightMatcher(spec, model, model) for model in self.params]
+        # A spec wants all of its tensors, those that aren't compared too.
+        whole = [{**model, **wide} for model, wide in zip(params, self.params, strict=True)]
+        self._matchers = [WeightMatcher(spec, model, model) for model in whole]
         self._moved: list[Mapping[str, Tensor]] = list(self.params)
         self.permutations = [identity_permutation(spec.sizes) for _ in params]
 
@@ -174,6 +179,19 @@ class _Universe:
             start = identity_permutation(self.spec.sizes) if k == anchor else matcher.anchored()
             found.append(matcher.match(start, generator, _MAX_SWEEPS)[0])
         return found
+
+    def random(self, count: int, seed: int) -> Iterator[list[Permutation]]:
+        """Yield starts: random permutations of all models."""
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(count):
+            seeds = torch.randint(2**31, (len(self.params),), generator=generator).tolist()
+            yield [self.spec.random_permutation(drawn) for drawn in seeds]
+
+    def relaxed(self, start: Sequence[Permutation], *, progress: bool) -> list[Permutation]:
+        """Return the permutations that Frank-Wolfe finds from a start."""
+        self.place(start)
+        found = frank_wolfe(self.spec, self._moved, steps=_STEPS, progress=progress)
+        return [compose(first, then) for first, then in zip(start, found, strict=True)]
 
     def ascend(
         self, start: Sequence[Permutation], seed: int, max_sweeps: int, *, progress: bool
@@ -256,13 +274,15 @@ def _is_compared(name: str, tensor: Tensor) -> bool:
     return tensor.is_floating_point() and not is_running_statistic(name)
 
 
-def _check_options(count: int, method: str, anchor: int, max_sweeps: int) -> None:
+def _check_options(count: int, method: str, anchor: int, restarts: int, max_sweeps: int) -> None:
     problems = []
     if method not in get_args(Synchronisation):
         allowed = ", ".join(get_args(Synchronisation))
         problems.append(f"method must be one of {allowed}, got {method!r}")
     if not 0 <= anchor < count:
         problems.append(f"anchor must be the number of a model, 0 to {count - 1}, got {anchor}")
+    if restarts < 0:
+        problems.append(f"restarts must not be negative, got {restarts}")
     if max_sweeps < 0:
         problems.append(f"max_sweeps must not be negative, got {max_sweeps}")
     if problems:

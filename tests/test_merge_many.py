@@ -68,7 +68,8 @@ def noisy_resnet() -> nn.Module:
 
 def copies(model: nn.Module, spec: PermutationSpec, count: int, device: str) -> list[nn.Module]:
     """Return permuted copies of a model; the first is the model as it is."""
-    spec, found = spec.bind(model.state_dict()), []
+    spec = spec.bind(model.state_dict())
+    found: list[nn.Module] = []
     for seed in range(count):
         copy = type(model)(20, (32, 24, 16), 10) if isinstance(model, MLP) else resnet20()
         move = spec.random_permutation(seed) if seed else identity_permutation(spec.sizes)
@@ -78,7 +79,7 @@ def copies(model: nn.Module, spec: PermutationSpec, count: int, device: str) -> 
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 3, 5])
 def test_permuted_copies_merge_to_the_model(
     method: Synchronisation, count: int, device: str
 ) -> None:
@@ -236,9 +237,9 @@ def test_two_models_merge_as_well_as_a_pair() -> None:
         pair = weight_matching(spec, a, b, seed=seed)
         found = synchronised_matching(spec, [a, b], seed=seed, progress=False)
         assert found.objective >= pair.objective - 1e-9
-    one, two = MLP(20, (8, 8), 3), MLP(20, (8, 8), 3)
-    many = merge_many([one, two], method="anchor", example_inputs=X, progress=False)
-    pairwise = merge(one, two, example_inputs=X)
+    one, two, spec = MLP(20, (8, 8), 3), MLP(20, (8, 8), 3), architectures.mlp(2)
+    many = merge_many([one, two], method="anchor", spec=spec, example_inputs=X, progress=False)
+    pairwise = merge(one, two, spec=spec, example_inputs=X)
     assert all(torch.equal(many.permutations[1][g], p) for g, p in pairwise.permutation.items())
     for name, tensor in pairwise.params.items():
         assert torch.allclose(many.params[name], tensor, atol=1e-7)
@@ -252,9 +253,15 @@ def test_the_mean_is_even_and_integers_are_the_anchors() -> None:
     models = [normalised() for _ in range(3)]
     for k, model in enumerate(models):
         model.state_dict()["1.num_batches_tracked"].fill_(k)
-    result = merge_many(models, anchor=1, example_inputs=torch.randn(2, 6), progress=False)
+    axes: dict[str, tuple[str | None, ...]] = {"0.weight": ("P", None), "3.weight": (None, "P")}
+    vectors = ("0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var")
+    axes |= dict.fromkeys(vectors, ("P",))
+    result = merge_many(
+        models, anchor=1, spec=PermutationSpec.from_axes(axes), example_inputs=torch.randn(2, 6),
+        progress=False,
+    )  # fmt: skip
     assert result.params["1.num_batches_tracked"] == 1
-    orders = [next(iter(permutation.values())) for permutation in result.permutations]
+    orders = [permutation["P"] for permutation in result.permutations]
     assert torch.equal(orders[1], torch.arange(16))
     weights = [model.state_dict()["3.weight"] for model in models]
     expected = torch.stack([w[:, p] for w, p in zip(weights, orders, strict=True)]).mean(0)

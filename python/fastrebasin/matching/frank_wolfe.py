@@ -6,6 +6,9 @@ basis, the universe. The sum over pairs of models of the inner products of their
 raised along the line to the best vertex of the gradient, an assignment for each matrix. We differ
 in the step, which is exact, as the objective is a polynomial along the line, and in the
 assignments, all solved as one batch, each from its former duals.
+
+It must not start where each permutation is already the best with all others held, such as where
+the descent ended: the gradient's best vertex is that very point, and there it stays.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def frank_wolfe(
         progress: show a bar on a terminal.
     """
     relaxation = _Relaxation(spec, params)
-    if not relaxation.matrices[0] or len(params) == 1:
+    if not relaxation.matrices[0]:
         return [identity_permutation(spec.sizes) for _ in params]
     with full_precision(next(iter(params[0].values())).device):
         for _ in bar(range(steps), "Frank-Wolfe", progress=progress, unit="step"):
@@ -195,6 +198,6 @@ def _highest(objective: np.polynomial.Polynomial) -> float:
     slope = objective.deriv()
     # A leading coefficient that is nothing but rounding would send roots to infinity.
     slope = slope.trim(1e-12 * float(np.abs(slope.coef).max()))
-    stationary = [float(root.real) for root in slope.roots() if abs(root.imag) < 1e-9]
+    stationary = [float(root.real) for root in slope.roots() if abs(root.imag) < 1e-6]
     inside = [share for share in stationary if 0 < share < 1]
     return max([0.0, 1.0, *inside], key=lambda share: float(objective(share)))

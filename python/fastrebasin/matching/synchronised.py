@@ -119,7 +119,7 @@ def synchronised_matching(
     check_models(params)
     _check_options(len(params), method, anchor, restarts, max_sweeps)
     universe = _Universe(spec.bind(params[0]), params)
-    if method == "anchor":
+    if method == "anchor" or len(params) == 1:
         universe.place(universe.anchored(anchor, seed))
         found = [_Ascent(universe.permutations, universe.objective(), ())]
     else:
@@ -173,11 +173,11 @@ class _Universe:
     def anchored(self, anchor: int, seed: int) -> list[Permutation]:
         """Return the permutations that match every model with one of them."""
         generator = torch.Generator().manual_seed(seed)
-        found = []
+        found = [identity_permutation(self.spec.sizes) for _ in self.params]
         for k, matcher in enumerate(self._matchers):
-            matcher.set_target(self.params[anchor])
-            start = identity_permutation(self.spec.sizes) if k == anchor else matcher.anchored()
-            found.append(matcher.match(start, generator, _MAX_SWEEPS)[0])
+            if k != anchor:
+                matcher.set_target(self.params[anchor])
+                found[k], _ = matcher.match(matcher.anchored(), generator, _MAX_SWEEPS)
         return found
 
     def random(self, count: int, seed: int) -> Iterator[list[Permutation]]:
@@ -209,7 +209,7 @@ class _Universe:
             for k in torch.randperm(len(self._matchers), generator=generator).tolist():
                 matcher, before = self._matchers[k], self.permutations[k]
                 others = [model for j, model in enumerate(self._moved) if j != k]
-                matcher.set_target(_sum(others) if others else self.params[k])
+                matcher.set_target(_sum(others))
                 found, _ = matcher.match(before, generator, _MAX_SWEEPS)
                 settled += 1
                 if any(not torch.equal(order, before[group]) for group, order in found.items()):

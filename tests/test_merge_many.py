@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import scipy.optimize
 import torch
 from nested_specs import CASES
 from torch import nn
@@ -229,6 +230,54 @@ def test_frank_wolfe_climbs_and_leaves_nested_groups() -> None:
     nothing = [{n: torch.zeros_like(t) for n, t in params[0].items()}] * 2
     (zero, _) = frank_wolfe.frank_wolfe(spec, nothing, steps=5, progress=False)
     assert torch.equal(zero["P0"], torch.arange(24))
+
+
+def test_frank_wolfe_steps_to_the_best_point_before_the_gradients_vertex() -> None:
+    axes = {
+        "w": ("P", None),
+        "v": ("Q", "P", None),
+        "r": ("Q", "Q"),
+        "b": ("Q",),
+        "out": (None, "Q"),
+    }
+    shapes = {"w": (6, 4), "v": (5, 6, 3), "r": (5, 5), "b": (5,), "out": (2, 5)}
+    params = [{n: torch.randn(s, dtype=torch.float64) for n, s in shapes.items()} for _ in "abc"]
+    relaxation = frank_wolfe._Relaxation(PermutationSpec.from_axes(axes, params[0]), params)
+
+    def value(matrices: Sequence[Params]) -> torch.Tensor:
+        moved = [
+            torch.cat([
+                (m["P"] @ p["w"]).flatten(),
+                torch.einsum("qx,pz,xzk->qpk", m["Q"], m["P"], p["v"]).flatten(),
+                (m["Q"] @ p["r"] @ m["Q"].T).flatten(),
+                m["Q"] @ p["b"],
+                (p["out"] @ m["Q"].T).flatten(),
+            ])
+            for m, p in zip(matrices, params, strict=True)
+        ]  # fmt: skip
+        return torch.stack([x @ y for x, y in itertools.combinations(moved, 2)]).sum()
+
+    for _ in range(5):
+        before = [
+            {g: m.clone().requires_grad_() for g, m in ms.items()} for ms in relaxation.matrices
+        ]
+        flat = [m for ms in before for m in ms.values()]
+        vertices = [
+            torch.eye(len(g), dtype=g.dtype)[
+                scipy.optimize.linear_sum_assignment(g, maximize=True)[1]
+            ]
+            for g in torch.autograd.grad(value(before), flat)
+        ]
+        grid = [
+            value([
+                {g: torch.lerp(m, next(turns), share) for g, m in ms.items()} for ms in before
+            ]).item()
+            for share in torch.linspace(0, 1, 201).tolist()
+            for turns in [iter(vertices)]
+        ]  # fmt: skip
+        relaxation.step()
+        assert value(relaxation.matrices).item() >= max(grid) - 1e-9
+        assert value(relaxation.matrices).item() == pytest.approx(max(grid), rel=1e-2)
 
 
 def test_two_models_merge_as_well_as_a_pair() -> None:

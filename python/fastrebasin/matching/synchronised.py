@@ -12,6 +12,15 @@ is the sum over pairs of models of the inner products of their weights in the un
   all permutations at once (see `frank_wolfe`). Its rounded result can still be improved, so we go
   on with that ascent. It moves no groups inside groups, such as attention heads; so we also ascend
   from the two methods above, and keep the best of the three.
+
+Test accuracy in % on the mixture, and loss, of the mean of three MLPs of 3 x 512 units, each
+trained for 5 epochs (the slow test of `tests/test_merge_many.py`, on a CPU); Frank-Wolfe's
+objective is larger than merge-many's by 2.6, 0.8 and 2.3 %:
+
+| trained on                     | unaligned    | anchor       | merge-many   | cycle-consistent |
+| MNIST, turned by 90, Fashion   |  9.28, 2.293 | 30.00, 1.880 | 36.19, 1.795 | 35.78, 1.784     |
+| MNIST with three seeds         | 47.22, 2.016 | 97.28, 0.112 | 97.43, 0.095 | 97.52, 0.088     |
+| digits 0-3, 4-6, 7-9 of MNIST  | 11.17, 2.284 | 23.19, 2.141 | 21.95, 2.072 | 30.15, 2.057     |
 """
 
 from __future__ import annotations

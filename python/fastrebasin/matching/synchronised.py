@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from fastrebasin._progress import bar
+from fastrebasin.checkpoints import check_finite, misfits
 from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.frank_wolfe import frank_wolfe
 from fastrebasin.permutation import (
@@ -255,26 +256,20 @@ def check_models(params: Sequence[Mapping[str, Tensor]]) -> None:
     """
     if not params:
         raise ValueError("there must be at least one model, got none")
-    problems = []
+    named = {f"model {k}": model for k, model in enumerate(params)}
     first = params[0]
-    for k, model in enumerate(params):
-        problems += [f"model {k} lacks {name}" for name in first if name not in model]
+    problems = []
+    for label, model in named.items():
+        problems += misfits(first, model, ("model 0", label))
         problems += [
-            f"model {k} has {name}, model 0 has not" for name in model if name not in first
+            f"{name} is on {tensor.device} in model 0 and on {model[name].device} in {label}"
+            for name, tensor in first.items()
+            if name in model and tensor.device != model[name].device
         ]
-        for name in (name for name in first if name in model):
-            expected, found = first[name], model[name]
-            if found.shape != expected.shape:
-                problems.append(
-                    f"{name} has shape {tuple(expected.shape)} in model 0 and "
-                    f"{tuple(found.shape)} in model {k}"
-                )
-            if found.device != expected.device:
-                problems.append(
-                    f"{name} is on {expected.device} in model 0 and on {found.device} in model {k}"
-                )
-            if _is_compared(name, found) and not torch.isfinite(found).all():
-                problems.append(f"{name} of model {k} is not finite")
+    try:
+        check_finite(named, [name for name, tensor in first.items() if _is_compared(name, tensor)])
+    except ValueError as error:
+        problems.append(str(error))
     if problems:
         raise ValueError("the models don't fit together: " + "; ".join(problems))
 

@@ -113,7 +113,7 @@ def merge_many(
     merged.load_state_dict(_mean(spec, states, matching.permutations, anchor))
     reset = data is not None and normalize != "none" and has_batch_norm(merged)
     if reset:
-        merged = reset_batch_norm(merged, data, seed=seed)
+        merged = reset_batch_norm(merged, data, seed=seed, progress=progress)
     report: dict[str, object] = {
         "method": method,
         "anchor": anchor,

@@ -102,20 +102,21 @@ def test_independent_networks_are_matched_as_by_statistics_of_all_data(cost: Any
         assert torch.equal(found[group], expected)
 
 
-def test_both_sources_weigh_the_same() -> None:
+@pytest.mark.parametrize("counts", [(30, 400), (30, 400, 100)])
+def test_all_sources_weigh_the_same(counts: tuple[int, ...]) -> None:
     a, b = (MLP(6, (24,), 3) for _ in range(2))
-    few, many = torch.randn(30, 6), torch.randn(400, 6) @ torch.randn(6, 6)
-    balanced = torch.cat([few] * 40 + [many] * 3)
-    pair = activation_matching(
-        architectures.mlp(1), a, b, (labelled(few), labelled(many)), batch_size=64
+    parts = [torch.randn(count, 6) @ torch.randn(6, 6) for count in counts]
+    balanced = torch.cat([part.repeat(1200 // len(part), 1) for part in parts])
+    found = activation_matching(
+        architectures.mlp(1), a, b, [labelled(part) for part in parts], batch_size=64
     )
-    expected, one, other = (
+    expected, one, every = (
         reference(activations_at(a, "layer1", x), activations_at(b, "layer1", x), "correlation")
-        for x in (balanced, few, torch.cat([few, many]))
+        for x in (balanced, parts[0], torch.cat(parts))
     )
-    assert torch.equal(pair.permutation["P0"], expected)
+    assert torch.equal(found.permutation["P0"], expected)
     assert not torch.equal(one, expected)
-    assert not torch.equal(other, expected)
+    assert not torch.equal(every, expected)
 
 
 def test_some_examples_of_each_source_are_enough() -> None:

@@ -1,4 +1,4 @@
-"""The `data=` argument: what it accepts, and that a pair is drawn half and half."""
+"""The `data=` argument: what it accepts, and that its sources are drawn evenly."""
 
 from __future__ import annotations
 
@@ -43,6 +43,39 @@ def test_every_kind_of_source_yields_its_examples(wrap) -> None:  # type: ignore
     assert torch.equal(torch.cat([b for _, b in found]), y)
 
 
+def test_any_number_of_sources_is_named() -> None:
+    one, two, three = (examples(count, label=count) for count in (3, 4, 5))
+    loader = DataLoader(TensorDataset(*two), batch_size=3)
+    for data, lengths in (
+        ([one], [3]),
+        ((one, two), [3, 4]),
+        ([one, loader, list(zip(*three, strict=True))], [3, 4, 5]),
+        ((one, iter([two]), three, one), [3, 4, 5, 3]),
+        ((examples(2, 0), examples(2, 1)), [2, 2]),
+    ):
+        parts = sources(data)
+        assert [len(part) for part in parts] == lengths
+        for part in parts[-1:]:
+            x, y = part.take(torch.tensor([0, 1]))
+            assert x.flatten().tolist() == [0, 1]
+            assert len(set(y.tolist())) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("label", [int, torch.tensor, np.int64])
+def test_a_few_examples_are_one_data_set(count: int, label) -> None:  # type: ignore[no-untyped-def]
+    items = [(torch.full((4,), float(k)), label(k)) for k in range(count)]
+    (source,) = sources(items)
+    x, y = source.take(torch.arange(count))
+    assert x.shape == (count, 4)
+    assert y.tolist() == list(range(count))
+
+
+def test_sources_mixed_with_others_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"these are none: number 1 \(Tensor\), number 2 \(int\)"):
+        sources((examples(3, 0), torch.zeros(3), 4))
+
+
 def test_sources_of_equal_size_are_each_seen_once() -> None:
     parts = sources((examples(10, 0), examples(10, 1)))
     drawn = list(mixture(parts, 6, torch.Generator().manual_seed(0)))
@@ -59,6 +92,19 @@ def test_sources_of_unequal_size_are_drawn_half_and_half() -> None:
     assert abs(labels.double().mean().item() - 0.5) < 0.025  # five standard deviations
     small = torch.cat([x[y == 0] for x, y in mixture(parts, 500, torch.Generator().manual_seed(1))])
     assert set(small.flatten().tolist()) == set(range(100))
+
+
+def test_three_sources_are_drawn_evenly() -> None:
+    for counts in ((60, 60, 60), (50, 900, 3000)):
+        parts = sources([examples(count, label) for label, count in enumerate(counts)])
+        drawn = list(mixture(parts, 500, torch.Generator().manual_seed(0)))
+        shares = torch.cat([y for _, y in drawn]).bincount() / sum(counts)
+        assert len(drawn) == mixture_length(parts, 500)
+        assert (shares - 1 / 3).abs().max() < 0.04  # five standard deviations
+        everything = list(weighted_batches(parts, 500, torch.Generator().manual_seed(0)))
+        _, y, weight = (torch.cat(tensors) for tensors in zip(*everything, strict=True))
+        for label in range(3):
+            assert weight[y == label].sum().item() == pytest.approx(1 / 3)
 
 
 def test_the_generator_decides_the_order() -> None:

@@ -25,6 +25,14 @@ def test_scores_are_accuracy_and_nll_and_their_unweighted_mean(device: str) -> N
     assert found.mixture.loss == pytest.approx(mean)
 
 
+def test_the_mixture_of_three_is_the_mean_of_three() -> None:
+    model = MLP(6, (8,), 3)
+    found = evaluate(model, [A, B, (A[0], (A[1] + 1) % 3)])
+    assert len(found.sets) == 3
+    assert found.sets[1] == evaluate(model, B).mixture
+    assert found.mixture.accuracy == pytest.approx(sum(s.accuracy for s in found.sets) / 3)
+
+
 def test_logits_and_log_probabilities_score_alike() -> None:
     logits = nn.Linear(6, 3)
     log_probs = nn.Sequential(logits, nn.LogSoftmax(dim=1))

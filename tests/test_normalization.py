@@ -38,12 +38,15 @@ def test_reset_statistics_are_those_of_the_data(device: str) -> None:
     assert not model.state_dict()["0.running_mean"].any()
 
 
-def test_reset_averages_both_sources_evenly() -> None:
+def test_reset_averages_all_sources_evenly() -> None:
     x = torch.zeros(100, 1)
     data = ((x, torch.zeros(100)), (x + 10, torch.zeros(100)))
     repaired = reset_batch_norm(nn.Sequential(nn.BatchNorm1d(1)), data, batch_size=50)
     assert repaired.state_dict()["0.running_mean"].item() == pytest.approx(5)
     assert repaired.state_dict()["0.running_var"].item() == pytest.approx(25, rel=0.01)
+    three = (*data, (x + 20, torch.zeros(100)))
+    repaired = reset_batch_norm(nn.Sequential(nn.BatchNorm1d(1)), three, batch_size=60)
+    assert repaired.state_dict()["0.running_mean"].item() == pytest.approx(10)
 
 
 def test_reset_without_batch_norm_changes_nothing() -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from fastrebasin._errors import first_line
+from fastrebasin.data import Data, sources
 
-__all__ = ["ExampleInputs", "arguments", "call", "tensors_in"]
+__all__ = ["ExampleInputs", "arguments", "call", "example_of", "tensors_in"]
 
 ExampleInputs: TypeAlias = "torch.Tensor | tuple[object, ...] | list[object] | Mapping[str, object]"
 """A tensor, positional arguments of `forward`, or its keyword arguments."""
@@ -47,6 +48,19 @@ def call(
             f"outputs fails on what the model returns, a {type(output).__name__}: "
             f"{first_line(error)}"
         ) from error
+
+
+def example_of(
+    example_inputs: ExampleInputs | None, data: Data | None, model: nn.Module
+) -> ExampleInputs:
+    """Return inputs to trace and verify with; those from `data` go to the model's device."""
+    if example_inputs is not None:
+        return example_inputs
+    if data is None:
+        raise ValueError("the spec can't be verified: give example_inputs or data")
+    first = sources(data)[0]
+    x, _ = first.take(torch.arange(min(8, len(first))))
+    return x.to(next(model.parameters(), x).device)
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:

@@ -1,15 +1,15 @@
-"""The `data=` argument: labelled examples from tensors, data sets or loaders, one source or two.
+"""The `data=` argument: labelled examples from tensors, data sets or loaders, one source or more.
 
-A pair of sources is drawn half and half whatever their sizes, the mixture of Yamada et al., ACML
-2024, section 2.1: sources of equal size are concatenated and shuffled; otherwise each draw picks
-a source with probability 1/2 and an example of it uniformly, with replacement.
+Several sources are drawn evenly whatever their sizes; of two, that is the half-and-half mixture of
+Yamada et al., ACML 2024, section 2.1. Sources of equal size are concatenated and shuffled;
+otherwise each draw picks a source uniformly and an example of it uniformly, with replacement.
 """
 
 from __future__ import annotations
 
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -39,7 +39,7 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 WeightedBatch: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Examples, labels, and the weight of each example in a mean over all data."""
 Data: TypeAlias = object
-"""Tensors `(x, y)`, a data set of such pairs, a loader of such batches, or two of these."""
+"""Tensors `(x, y)`, a data set of such pairs, a loader of such batches, or several of these."""
 
 
 _RESIDENT_BYTES = 2**30
@@ -86,22 +86,34 @@ class _DataSet(Examples):
 
 
 def sources(data: Data) -> tuple[Examples, ...]:
-    """Return the one or two sources that a `data=` argument names.
+    """Return the sources that a `data=` argument names: one, or one for each entry.
+
+    A tuple or list of sources names them all, except that `(x, y)` of two tensors is one source. A
+    tuple or list of examples, whose labels are single numbers, is one source too: a data set.
 
     Raises:
         ValueError: a source is empty, or x and y differ in length.
-        TypeError: `data` is nothing that yields labelled examples.
+        TypeError: `data` is nothing that yields labelled examples, or mixes sources with others.
 
     Example:
         >>> x, y = torch.zeros(5, 3), torch.zeros(5, dtype=torch.int64)
-        >>> [len(source) for source in sources(((x, y), (x[:2], y[:2])))]
-        [5, 2]
+        >>> [len(source) for source in sources((x, y))]
+        [5]
+        >>> [len(source) for source in sources(((x, y), (x[:2], y[:2]), (x[:3], y[:3])))]
+        [5, 2, 3]
     """
-    pair = isinstance(data, (tuple, list)) and len(data) == 2
-    if pair and not all(isinstance(part, Tensor) for part in cast(Sequence[object], data)):
-        found = tuple(_source(part) for part in cast(Sequence[object], data))
-    else:
-        found = (_source(data),)
+    entries = list(data) if isinstance(data, (tuple, list)) and not _is_tensors(data) else []
+    named = [_is_source(entry) for entry in entries]
+    if any(named) and not all(named):
+        raise TypeError(
+            "data must be one source or several, but of its entries these are none: "
+            + ", ".join(
+                f"number {k} ({type(entry).__name__})"
+                for k, (entry, fits) in enumerate(zip(entries, named, strict=True))
+                if not fits
+            )
+        )
+    found = tuple(_source(part) for part in (entries if any(named) else [data]))
     if any(len(source) == 0 for source in found):
         raise ValueError("data must not be empty")
     return found
@@ -207,10 +219,28 @@ def load_examples(path: str | Path) -> Batch:
     return (images.float() / 255 if images.dtype == torch.uint8 else images.float()), labels
 
 
+def _is_tensors(data: Sequence[object]) -> bool:
+    return len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+
+
+def _is_source(entry: object) -> bool:
+    """Tell a source from an example `(x, label)`, and from what is neither."""
+    if isinstance(entry, Examples):
+        return True
+    if isinstance(entry, (tuple, list)):
+        label = entry[1] if len(entry) == 2 else ()
+        return not isinstance(label, (int, float, str)) and getattr(label, "ndim", 1) > 0
+    if isinstance(entry, (Tensor, np.ndarray, Mapping, str)):
+        return False
+    return isinstance(entry, Iterable) or (
+        hasattr(entry, "__getitem__") and hasattr(entry, "__len__")
+    )
+
+
 def _source(data: object) -> Examples:
     if isinstance(data, Examples):
         return data
-    if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], Tensor):
+    if isinstance(data, (tuple, list)) and _is_tensors(data):
         return _Tensors(data[0], data[1])
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
         return _DataSet(cast(Sequence[object], data.dataset), data.collate_fn)
@@ -222,7 +252,7 @@ def _source(data: object) -> Examples:
             raise ValueError("data must not be empty")
         return _Tensors(torch.cat([x for x, _ in collected]), torch.cat([y for _, y in collected]))
     raise TypeError(
-        "data must be tensors (x, y), a data set, a loader, or a pair of these, "
+        "data must be tensors (x, y), a data set, a loader, or several of these, "
         f"got {type(data).__name__}"
     )
 

@@ -31,7 +31,7 @@ def interpolation_curve(
     Args:
         model: of the architecture of A and B; a copy of it carries the parameters.
         params_a, params_b: state dicts, B already aligned.
-        data: one source or a pair.
+        data: one source or several.
         points: how many values of l.
         normalize: applied to the model at every l, for instance a BatchNorm reset.
         progress: show a bar on a terminal.

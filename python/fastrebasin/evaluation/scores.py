@@ -73,12 +73,12 @@ class Ensemble(nn.Module):
 
 
 def evaluate(model: nn.Module, data: Data, *, batch_size: int = 1000) -> Evaluation:
-    """Measure a classifier on one data set, or on two and their mixture.
+    """Measure a classifier on one data set, or on several and their mixture.
 
     Args:
         model: returns logits or log-probabilities (batch, classes); evaluated in eval mode, not
             changed.
-        data: one source or a pair; batches go to the model's device.
+        data: one source or several; batches go to the model's device.
         batch_size: examples per forward pass.
 
     Raises:

@@ -3,7 +3,7 @@
 Ainsworth et al., "Git Re-Basin", ICLR 2023, section 3.1, after Li et al., "Convergent Learning",
 2015: one assignment for each group, on the statistics of A's units against B's. The published code
 runs both networks over the data once for every layer; we gather the moments of all layers in one
-pass. Both sources of a pair weigh the same, every example of each counted: the exact moments of the
+pass. All sources weigh the same, every example of each counted: the exact moments of the
 mixture of Yamada et al., ACML 2024. Groups inside groups, such as the units of attention heads, are
 our own.
 """
@@ -59,7 +59,7 @@ def activation_matching(
         spec: which axes share a permutation.
         model_a, model_b: modules of one architecture on one device, called with x alone; copies
             run in eval mode, without gradients.
-        data: labelled examples, or a pair (of A's data, of B's) of which each weighs half,
+        data: labelled examples, or several sources (A's data, B's) that all weigh the same,
             whatever their sizes; labels aren't used.
         cost: what makes two units alike: "correlation" of their activations, "covariance", or
             "cosine" (not centred). Units that never vary have correlation zero with all.
@@ -104,7 +104,7 @@ def activation_matching(
     )
     current = 0
     for number, x in bar(stream, "activations", progress=progress, total=total, unit="batch"):
-        if number != current:  # the first source's examples count as many as the second's
+        if number != current:  # what was seen of each source counts as much as the next one
             pair.scale(len(parts[number]) / len(parts[current]))
             current = number
         pair.observe(x)

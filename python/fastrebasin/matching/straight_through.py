@@ -64,7 +64,7 @@ def straight_through_matching(
         spec: which axes share a permutation.
         model_a, model_b: classifiers of one architecture, logits or log-probabilities out; on one
             device; not changed.
-        data: labelled examples, or a pair (of A's data, of B's) drawn half and half. Tensors of up
+        data: labelled examples, or several sources (A's, B's) drawn evenly. Tensors of up
             to 1 GiB are copied to the models' device, else each batch is.
         epochs: passes over `data`; one pass is a single step when it fits `batch_size`.
         lr, momentum, weight_decay: of stochastic gradient descent on the latent weights.

@@ -4,11 +4,13 @@ from fastrebasin.merging.distillation import distil
 from fastrebasin.merging.fisher import fisher_information, fisher_mean
 from fastrebasin.merging.interpolation import interpolate, slerp
 from fastrebasin.merging.least_squares import least_squares
+from fastrebasin.merging.many import MergeManyResult, merge_many
 from fastrebasin.merging.pairwise import MergeResult, merge
 from fastrebasin.merging.regmean import regmean
 from fastrebasin.merging.task_vectors import dare, task_arithmetic, ties
 
 __all__ = [
+    "MergeManyResult",
     "MergeResult",
     "dare",
     "distil",
@@ -17,6 +19,7 @@ __all__ = [
     "interpolate",
     "least_squares",
     "merge",
+    "merge_many",
     "regmean",
     "slerp",
     "task_arithmetic",

@@ -41,8 +41,8 @@ def fisher_information(
         model: returns logits or log-probabilities (batch, classes); runs in eval mode, so that
             BatchNorm's statistics are fixed; not changed. Of a model that `torch.func` can't map
             over examples, each runs by itself.
-        data: one source, or two that weigh the same whatever their sizes; batches go to the model's
-            device.
+        data: one source, or several that weigh the same whatever their sizes; batches go to the
+            model's device.
         labels: "model" draws them from what the model predicts: the Fisher information. "data"
             takes those of the data: what is called the empirical Fisher.
         batch_size: examples whose gradients are held at a time, each as large as the model.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastrebasin._calls import ExampleInputs
+from fastrebasin._calls import ExampleInputs, example_of
 from fastrebasin.augmentation import Augment, augmented
 from fastrebasin.data import Data, sources
 from fastrebasin.matching import (
@@ -120,7 +120,7 @@ def merge(
     report: dict[str, object] = {"align": align, "combine": combine, "seed": seed}
     permutation: Permutation = {}
     if align != "none":
-        example = _example(example_inputs, data, model_a)
+        example = example_of(example_inputs, data, model_a)
         if spec is None:
             spec = trace(model_a, example, outputs=outputs, verify=False)
         spec = spec.bind(model_a.state_dict())
@@ -190,16 +190,3 @@ def _check_options(
         problems.append(f'normalize="{normalize}" needs data')
     if problems:
         raise ValueError("; ".join(problems))
-
-
-def _example(
-    example_inputs: ExampleInputs | None, data: Data | None, model: nn.Module
-) -> ExampleInputs:
-    """Return inputs to trace and verify with; those from `data` go to the model's device."""
-    if example_inputs is not None:
-        return example_inputs
-    if data is None:
-        raise ValueError("the spec can't be verified: give example_inputs or data")
-    first = sources(data)[0]
-    x, _ = first.take(torch.arange(min(8, len(first))))
-    return x.to(next(model.parameters(), x).device)

@@ -47,7 +47,7 @@ def reset_batch_norm(
         model: any module; not changed. Without BatchNorm the copy equals it. Layers that never
             run keep their statistics. SyncBatchNorm works on any device, and looks at this
             process's batches alone.
-        data: one source, or a pair that is drawn half and half; batches go to the model's device.
+        data: one source, or several that are drawn evenly; batches go to the model's device.
         batch_size: examples per forward pass, each of which normalises with its own statistics.
         max_batches: look at no more than so many; all by default.
         seed: of the shuffling.

@@ -64,7 +64,7 @@ def repair(
     Args:
         model: what A and B were merged to; not changed.
         model_a, model_b: modules or state dicts of the same architecture, B aligned with A.
-        data: one source, or a pair that is drawn half and half; batches go to the model's device.
+        data: one source, or several that are drawn evenly; batches go to the model's device.
             All three models see the same examples: of two data sets the mixture, as the merged
             model will.
         weight: share of B's statistics, in [0, 1]; that of its weights in the merge.

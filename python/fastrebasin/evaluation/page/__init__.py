@@ -44,7 +44,7 @@ def html_page(report: MergeReport) -> str:
 
 def _summary(report: MergeReport) -> str:
     best, names = sections.best_merge(report), report.data_names
-    where = names[0] if len(names) == 1 else f"the mixture of {', '.join(names)}"
+    where = names[0] if len(names) == 1 else f"the mixture of {' and '.join(names)}"
     if not best:
         return f"Two networks, A and B, evaluated on {where}."
     accuracy = report.rows[best].mixture.accuracy

@@ -14,13 +14,14 @@ from fastrebasin.evaluation.page.scales import Scale, scale_for
 
 __all__ = [
     "SERIES", "WIDTH", "Line", "Row", "figure", "legend", "line_chart", "plain_number", "row_chart",
+    "two_digits",
 ]  # fmt: skip
 
 SERIES = 8
 """How many colours there are; a ninth series looks like the first."""
 WIDTH = 420
 _DASHES = (None, "7 4", "2 3", "9 3 2 3", "12 4", "5 2", "1 4", "8 2 2 2")
-_LETTER = 6.6  # mean width of a letter in a legend, in pixels
+_LETTER = 7.2  # mean width of a letter in a legend, in pixels
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,16 @@ def figure(title: str, description: str, height: float, body: str) -> str:
 def plain_number(value: float) -> str:
     """Return a value as a reader would write it, three digits of it."""
     return f"{value:.3g}" if math.isfinite(value) else str(value)
+
+
+def two_digits(value: float) -> str:
+    """Return a value to two digits behind the point, zero without a sign.
+
+    Example:
+        >>> two_digits(-0.001)
+        '0.00'
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def legend(names: Sequence[str], swatch: Callable[[int, float, float], str]) -> tuple[str, float]:
@@ -109,11 +120,11 @@ def line_chart(
     key, top = legend(names, lambda k, x, y: _stroke(lines[k].style, x, y))
     if len(lines) < 2:
         key, top = "", 10.0
-    bottom = top + 16 + height
+    bottom = top + 22 + height
     x_held = x_range or [x for line in lines for x in line.x]
     x_scale = scale_for(x_held, 46, WIDTH - 12, slack=0)
     y_held = y_range or [y for line in lines for y in line.y]
-    y_scale = scale_for(y_held, bottom, top + 16, zero=True, slack=0 if y_range else 0.05)
+    y_scale = scale_for(y_held, bottom, top + 22, zero=True, slack=0 if y_range else 0.05)
     body = key + _axes(x_scale, y_scale, x_label, y_label, x_names)
     if guide is not None:
         body += element("path", d=_path(guide, x_scale, y_scale), class_="guide")
@@ -199,7 +210,7 @@ def _axes(
     x_scale: Scale, y_scale: Scale, x_label: str, y_label: str, x_names: Sequence[tuple[float, str]]
 ) -> str:
     left, right, bottom, top = x_scale.start, x_scale.end, y_scale.start, y_scale.end
-    body = element("text", text(y_label), x=4, y=top - 7, class_="label")
+    body = element("text", text(y_label), x=4, y=top - 11, class_="label")
     for value in y_scale.ticks():
         y = y_scale(value)
         body += element("line", x1=left, x2=right, y1=y, y2=y, class_="grid")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fastrebasin.evaluation.landscape import Landscape
 from fastrebasin.evaluation.moves import UnitMove
-from fastrebasin.evaluation.page.charts import WIDTH, figure, plain_number
+from fastrebasin.evaluation.page.charts import WIDTH, figure, plain_number, two_digits
 from fastrebasin.evaluation.page.contours import contour
 from fastrebasin.evaluation.page.markup import element, number, text
 from fastrebasin.evaluation.page.raster import data_uri
@@ -48,13 +48,14 @@ def plane_map(plane: Landscape, names: Sequence[str], *, title: str, description
         viewBox=f"8 {number(top)} {number(width)} {number(height)}",
     )  # fmt: skip
     body += element("rect", x=8, y=top, width=width, height=height, class_="frame")
-    body += "".join(
+    levels = [
         _level(heights, x_scale, y_scale, k / _LEVELS, _loss(k / _LEVELS, low, high))
         for k in range(1, _LEVELS)
-    )
-    body += _corners(plane, names, x_scale, y_scale)
+    ]
+    body += "".join(line for line, _ in levels) + _corners(plane, names, x_scale, y_scale)
+    body += "".join(label for _, label in levels)
     body += _scale_bar(low, high, top + height + 14)
-    return figure(title, description, top + height + 52, body)
+    return figure(title, description, top + height + 36, body)
 
 
 def _height(loss: float, low: float, high: float) -> float:
@@ -74,8 +75,8 @@ def _squeeze(loss: float) -> float:
 
 def _level(
     heights: Sequence[Sequence[float]], x_scale: Scale, y_scale: Scale, level: float, loss: float
-) -> str:
-    """Return a line of equal loss, and the loss where the line first passes clear of the edge."""
+) -> tuple[str, str]:
+    """Return a line of equal loss, and the loss written on it, clear of the edge."""
     rows, columns = len(heights) - 1, len(heights[0]) - 1
     ends = [
         [
@@ -88,7 +89,7 @@ def _level(
         for piece in contour(heights, level)
     ]
     if not ends:
-        return ""
+        return "", ""
     path = "".join(f"M{number(a)} {number(b)}L{number(c)} {number(d)}" for (a, b), (c, d) in ends)
     inside = [
         one for one, _ in ends
@@ -99,7 +100,7 @@ def _level(
     if inside:
         x, y = inside[int(level * (len(inside) - 1))]
         label = element("text", text(plain_number(loss)), x=x, y=y + 3, class_="level")
-    return element("path", d=path, class_="contour") + label
+    return element("path", d=path, class_="contour"), label
 
 
 def _corners(plane: Landscape, names: Sequence[str], x_scale: Scale, y_scale: Scale) -> str:
@@ -143,7 +144,9 @@ def correlation_map(move: UnitMove) -> str:
         zip(pictures, ("before", "after"), (move.before, move.after), strict=True)
     ):
         x = 8 + k * (WIDTH - 16 - _SIDE)
-        body += element("text", text(f"{label}: partners {mean:.2f}"), x=x, y=14, class_="label")
+        body += element(
+            "text", text(f"{label}: partners {two_digits(mean)}"), x=x, y=14, class_="label"
+        )
         body += element(
             "image", href=data_uri(picture, _BLUE, _ORANGE), x=x, y=22, width=_SIDE, height=_SIDE,
             class_="cells", preserveAspectRatio="none",
@@ -152,8 +155,8 @@ def correlation_map(move: UnitMove) -> str:
     return figure(
         f"{move.group}: {move.units} units{sample}, {100 * move.moved:.0f} % moved",
         f"Two matrices of correlations between A's units (rows) and B's (columns). Partners "
-        f"correlate by {move.before:.2f} on average before the alignment and by {move.after:.2f} "
-        "after it, where they lie on the diagonal.",
+        f"correlate by {two_digits(move.before)} on average before the alignment and by "
+        f"{two_digits(move.after)} after it, where they lie on the diagonal.",
         26 + _SIDE,
         body,
     )

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastrebasin.evaluation.page.charts import (
-    SERIES,
     Line,
     Row,
     line_chart,
     plain_number,
     row_chart,
+    two_digits,
 )
 from fastrebasin.evaluation.page.maps import correlation_map, plane_map
 from fastrebasin.evaluation.page.markup import element, text
@@ -19,6 +19,7 @@ from fastrebasin.evaluation.page.tables import table
 from fastrebasin.evaluation.scores import Evaluation, Score
 
 if TYPE_CHECKING:
+    from fastrebasin.evaluation.moves import LayerMove, UnitMove
     from fastrebasin.evaluation.report import MergeReport
 
 __all__ = ["alignments", "best_merge", "confidence", "layers", "plane", "runs", "scores", "units"]
@@ -77,12 +78,13 @@ def alignments(report: MergeReport) -> str:
     }
     places = [*report.data_names, *(["mixture"] if several else [])]
     charts = [_curves(report, -1, places[-1], "loss")]
-    charts += [_curves(report, k, places[k], "accuracy") for k in reversed(range(len(places)))]
+    charts += [_curves(report, k, places[k], "accuracy") for k in (-1, *range(len(places) - 1))]
     return _section(
         "On the straight way from A to B",
         "Weights are mixed from all A (left) to all B (right). Without alignment the loss usually "
         "rises in between; an alignment is good if it stays low. The barrier is how far it rises "
-        "above the line between both ends.",
+        "above the line between both ends: nothing where A and B are bad at each other's data, so "
+        "look at the loss halfway, too.",
         table(
             "Loss barrier and loss halfway (nats); distance of the weights over their number; "
             "sharpness, the slope of both losses towards the other network",
@@ -117,8 +119,9 @@ def plane(report: MergeReport) -> str:
     return _section(
         "The loss around A, B and B aligned",
         f"Every point is a network: the plane goes through A, B, and B as {report.focus} aligned "
-        "it. Darker is a higher loss, as are the numbers on the lines. B and B aligned compute the "
-        "same; what differs is what lies between them and A (dashed: not aligned).",
+        "it. Stronger blue is a higher loss; a number on a line is the loss all along it. B and B "
+        "aligned compute the same; what differs is what lies between them and A (dashed: not "
+        "aligned).",
         _charts([plane_map(report.plane, names, title="Loss on the mixture",
                            description=description)]),
     )  # fmt: skip
@@ -129,8 +132,7 @@ def units(report: MergeReport) -> str:
     if not report.units:
         return ""
     bars = [
-        Row(move.group, None, [move.before, move.after], f"{move.before:.2f} → {move.after:.2f}")
-        for move in report.units
+        Row(move.group, None, [move.before, move.after], _change(move)) for move in report.units
     ]
     low = min(0.0, *(value for bar in bars for value in bar.marks))
     summary = row_chart(
@@ -153,16 +155,16 @@ def layers(report: MergeReport) -> str:
         return ""
     bars = [
         Row(f"{move.name} {'x'.join(map(str, move.shape))}", None, [move.before, move.after],
-            f"{move.before:.2f} → {move.after:.2f}")
+            _change(move))
         for move in matrices
     ]  # fmt: skip
     summary = row_chart(
-        "Size of A - B, relative to A", "; ".join(f"{b.name}: {b.label}" for b in bars), bars,
-        ["before", "after"], joined=True,
+        "Size of the difference, relative to A", "; ".join(f"{b.name}: {b.label}" for b in bars),
+        bars, ["before", "after"], joined=True,
     )  # fmt: skip
     spectra = [
         line_chart(
-            f"{move.name}: singular values of A - B",
+            f"{move.name}: singular values of the difference",
             f"The largest is {plain_number(move.spectrum_before[0])} before the alignment and "
             f"{plain_number(move.spectrum_after[0])} after it.",
             [
@@ -178,9 +180,9 @@ def layers(report: MergeReport) -> str:
     ]  # fmt: skip
     return _section(
         "How much of the weights' difference is left",
-        f"Averaging has to bridge the difference A - B of each layer's weights. The first chart "
-        f"shows its size before and after {report.focus} aligned B; the spectra show where it went "
-        "down: large singular values are differences that many units share.",
+        "Averaging has to bridge the difference between A's and B's weights. The first chart shows "
+        f"its size in each layer before and after {report.focus} aligned B; the spectra show where "
+        "it went down: large singular values are differences that many units share.",
         _unfold([summary, *spectra], "layers"),
     )
 
@@ -188,11 +190,13 @@ def layers(report: MergeReport) -> str:
 def confidence(report: MergeReport) -> str:
     """Return how far each model's confidence can be trusted."""
     lines, errors = [], []
-    for style, (name, found) in enumerate(report.calibrations.items()):
+    # A merge has the colour of its alignment.
+    styles = {name: k for k, name in enumerate(dict.fromkeys([*report.alignments, *report.rows]))}
+    for name, found in report.calibrations.items():
         # Bins with next to no examples are noise.
         bins = [one for one in found.mixture.bins if one.share >= 0.005]
         lines.append(
-            Line(name, [b.confidence for b in bins], [b.accuracy for b in bins], style % SERIES)
+            Line(name, [b.confidence for b in bins], [b.accuracy for b in bins], styles[name])
         )
         errors.append(f"{name}: calibration error {_percent(found.mixture.error)}")
     chart = line_chart(
@@ -210,16 +214,22 @@ def confidence(report: MergeReport) -> str:
 
 def runs(report: MergeReport) -> str:
     """Return what each merge was asked for and what it reported, and notes."""
-    tables = [
-        table(name, ["what", "value"], {key: [_shown(v)] for key, v in options.items()},
-              kind="long")
-        for name, options in report.options.items()
-    ]  # fmt: skip
     notes = [element("p", text(note), class_="note") for note in report.notes]
-    if not tables and not notes:
-        return ""
-    said = "The options of each merge, and what it reported: objective, share that moves, seconds."
-    return _section("How the merges were made", said, *tables, *notes)
+    if not report.options:
+        return _section("What to know", "", *notes) if notes else ""
+    every = dict.fromkeys(key for options in report.options.values() for key in options)
+    rows = {
+        key.replace("_", " "): [
+            _shown(options.get(key, "-")) for options in report.options.values()
+        ]
+        for key in every
+    }
+    return _section(
+        "How the merges were made",
+        "What each merge was asked for, and what it reported of itself.",
+        table("Options, and what came of them", ["", *report.options], rows),
+        *notes,
+    )
 
 
 def _section(heading: str, said: str, *body: str) -> str:
@@ -246,6 +256,10 @@ def _scores(evaluation: Evaluation) -> tuple[Score, ...]:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
+
+
+def _change(move: UnitMove | LayerMove) -> str:
+    return f"{two_digits(move.before)} → {two_digits(move.after)}"
 
 
 def _shown(value: object) -> str:

@@ -41,8 +41,7 @@ section {
 .tile.best { border-color: var(--accent); }
 .tile.best strong { color: var(--accent); }
 .charts { display: grid; gap: 1.2rem 1.6rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); }
-.charts.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
 figure { margin: 0; min-width: 0; max-width: 560px; }
 figcaption { font-weight: 600; font-size: 0.9375rem; margin-bottom: 0.3rem;
   overflow-wrap: anywhere; }
@@ -50,14 +49,14 @@ svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg svg { overflow: hidden; }
 .scroll { overflow-x: auto; margin: 0 0 1rem; }
 table { border-collapse: collapse; font-size: 0.9375rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--muted); font-size: 0.875rem; padding-bottom: 0.3rem; }
+.caption { color: var(--muted); font-size: 0.875rem; margin-bottom: 0.3rem; }
+td { white-space: nowrap; }
 th, td { padding: 0.35rem 0.8rem; text-align: right; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th { font-weight: 600; }
 thead th { color: var(--muted); font-size: 0.875rem; vertical-align: bottom; }
 tbody th { font-weight: 400; min-width: 8rem; }
 tr.best td, tr.best th { font-weight: 700; }
-.long td { text-align: left; overflow-wrap: anywhere; white-space: normal; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; color: var(--accent); margin-bottom: 0.8rem; }
 footer, .note { color: var(--muted); font-size: 0.875rem; }
@@ -87,5 +86,9 @@ text.strong { font-weight: 700; fill: var(--ink); }
 .corner { fill: var(--card); stroke: var(--ink); stroke-width: 2.5; }
 .way { stroke: var(--ink); stroke-width: 1.8; stroke-dasharray: 5 4; }
 .way.aligned { stroke-dasharray: none; }
+@media (max-width: 480px) {
+  body { padding: 1rem 0.6rem 3rem; } section { padding: 0.9rem 0.8rem; }
+  text { font-size: 13.5px; }
+}
 @media print { section { break-inside: avoid; } body { background: none; } }
 """

@@ -15,7 +15,6 @@ def table(
     rows: Mapping[str, Sequence[str]],
     *,
     best: Collection[str] = (),
-    kind: str | None = None,
 ) -> str:
     """Return a table that scrolls sideways where it is too wide.
 
@@ -24,7 +23,6 @@ def table(
         columns: headings, that of the rows' names first.
         rows: the cells of each row, by its name.
         best: rows to stress.
-        kind: a class of the style.
     """
     head = "".join(element("th", text(name), scope="col") for name in columns)
     body = "".join(
@@ -38,9 +36,9 @@ def table(
     )
     whole = element(
         "table",
-        element("caption", text(caption)),
         element("thead", element("tr", head)),
         element("tbody", body),
-        class_=kind,
     )
-    return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    # A caption of the table's own would be as wide as the table, and scroll out of sight.
+    region = element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return element("p", text(caption), class_="caption") + region

@@ -160,7 +160,7 @@ def row_chart(
     key, top = legend(mark_names, lambda k, x, y: _mark(k, x + 12, y))
     if not mark_names:
         key, top = "", 4.0
-    across = Scale(*scale, 4, WIDTH - 70) if scale else scale_for(values, 4, WIDTH - 70, zero=True)
+    across = Scale(*scale, 4, WIDTH - 86) if scale else scale_for(values, 4, WIDTH - 86, zero=True)
     body, y = key, top + 4
     for row in rows:
         body += _row(row, across, y, joined)
@@ -173,7 +173,7 @@ def _row(row: Row, across: Scale, y: float, joined: bool) -> str:
     weight = " strong" if row.strong else ""
     shown = row.name if len(row.name) < 62 else "…" + row.name[-60:]
     body = element("text", text(shown), x=4, y=y + 13, class_="label" + weight)
-    body += element("line", x1=4, x2=WIDTH - 70, y1=middle, y2=middle, class_="grid")
+    body += element("line", x1=4, x2=WIDTH - 86, y1=middle, y2=middle, class_="grid")
     if row.bar is not None and math.isfinite(row.bar):
         width = max(0.0, across(row.bar) - 4)
         body += element(

@@ -23,6 +23,7 @@ from fastrebasin.evaluation.moves import LayerMove, UnitMove, layer_moves, unit_
 from fastrebasin.evaluation.predictions import device_of, resident_sources
 from fastrebasin.evaluation.report import Alignment, MergeReport
 from fastrebasin.evaluation.scores import Ensemble, Evaluation, evaluate
+from fastrebasin.evaluation.serialization import plain
 from fastrebasin.merging import MergeResult, interpolate
 from fastrebasin.normalization import has_batch_norm
 from fastrebasin.permutation import Permutation, apply_permutation
@@ -118,7 +119,7 @@ def compare_models(
         plane=pictures.plane,
         units=pictures.units,
         layers=pictures.layers,
-        options={name: dict(result.report) for name, result in results.items()},
+        options={name: plain(result.report) for name, result in results.items()},
         notes=tuple(notes),
     )
 

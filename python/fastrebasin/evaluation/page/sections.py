@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["alignments", "best_merge", "confidence", "layers", "plane", "runs", "scores", "units"]
 
-# Charts that are open on the page; the others unfold.
+# Charts that are open on the page, the others unfold; and rows that are as high as a chart.
 _OPEN = 6
+_ROWS = 6
 _ENDS = [(0.0, "A"), (0.25, "1/4"), (0.5, "half"), (0.75, "3/4"), (1.0, "B")]
 
 
@@ -144,7 +145,7 @@ def units(report: MergeReport) -> str:
         f"Each picture shows how alike A's units (rows) and B's (columns) respond to the same "
         f"examples: blue alike, orange opposite. Before {report.focus}, partners stand at the same "
         "place by chance; after it, alike ones should form the diagonal.",
-        _unfold([summary, *map(correlation_map, report.units)], "groups"),
+        _beside(summary, len(bars), [correlation_map(move) for move in report.units], "groups"),
     )
 
 
@@ -183,7 +184,7 @@ def layers(report: MergeReport) -> str:
         "Averaging has to bridge the difference between A's and B's weights. The first chart shows "
         f"its size in each layer before and after {report.focus} aligned B; the spectra show where "
         "it went down: large singular values are differences that many units share.",
-        _unfold([summary, *spectra], "layers"),
+        _beside(summary, len(bars), spectra, "layers"),
     )
 
 
@@ -240,12 +241,16 @@ def _charts(charts: Sequence[str]) -> str:
     return element("div", *charts, class_="charts")
 
 
-def _unfold(charts: Sequence[str], what: str) -> str:
-    shown, rest = _charts(charts[: _OPEN + 1]), charts[_OPEN + 1 :]
-    if not rest:
-        return shown
-    more = element("summary", text(f"{len(rest)} more {what}"))
-    return shown + element("details", more, _charts(rest))
+def _beside(summary: str, rows: int, charts: Sequence[str], what: str) -> str:
+    """Return a chart of rows with as many others at its side as are as high, and the rest below."""
+    near = max(1, rows // _ROWS)
+    far = max(near, _OPEN)
+    top = _charts([summary, element("div", *charts[:near], class_="stack")])
+    below = _charts(charts[near:far]) if len(charts) > near else ""
+    if len(charts) <= far:
+        return top + below
+    more = element("summary", text(f"{len(charts) - far} more {what}"))
+    return top + below + element("details", more, _charts(charts[far:]))
 
 
 def _scores(evaluation: Evaluation) -> tuple[Score, ...]:

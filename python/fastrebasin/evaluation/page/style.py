@@ -42,6 +42,8 @@ section {
 .tile.best strong { color: var(--accent); }
 .charts { display: grid; gap: 1.2rem 1.6rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
+.charts + .charts { margin-top: 1.2rem; }
+.stack { display: grid; gap: 1.2rem; align-content: start; }
 figure { margin: 0; min-width: 0; max-width: 560px; }
 figcaption { font-weight: 600; font-size: 0.9375rem; margin-bottom: 0.3rem;
   overflow-wrap: anywhere; }

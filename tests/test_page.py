@@ -205,7 +205,8 @@ def browse(path: Path, tmp_path: Path) -> tuple[str, list[str]]:
     if browser is None:
         pytest.skip(f"no browser found on PATH: {', '.join(BROWSERS)}")
     run = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+         "--no-first-run", "--enable-logging=stderr",
          f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip

@@ -205,8 +205,6 @@ def load_examples(path: str | Path) -> Batch:
 
 
 def _source(data: object) -> Examples:
-    if isinstance(data, (_Tensors, _DataSet)):  # read before
-        return data
     if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], Tensor):
         return _Tensors(data[0], data[1])
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):

@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fastrebasin._errors import first_line
 from fastrebasin._progress import bar
-from fastrebasin.data import Data, Examples
+from fastrebasin.data import Data, Examples, held_tensors
 from fastrebasin.evaluation.calibration import Calibration, calibration
 from fastrebasin.evaluation.curves import interpolation_curve
 from fastrebasin.evaluation.geometry import distance, sharpness
@@ -91,10 +92,9 @@ def compare_models(
 
     Source: Yamada et al., ACML 2024, tables 1 and 2.
     """
-    parts = resident_sources(data, model_a)
-    names = tuple(data_names) or tuple(f"data {k + 1}" for k in range(len(parts)))
-    _check(results, names, len(parts), points, plane_points)
-    setting = _Setting(model_a, model_b, parts, normalize, progress)
+    setting = _Setting(model_a, model_b, data, normalize, progress)
+    names = tuple(data_names) or tuple(f"data {k + 1}" for k in range(len(setting.parts)))
+    _check(results, names, len(setting.parts), points, plane_points)
     rows, calibrations = setting.scores(results)
     aligning = [name for name, result in results.items() if result.permutation]
     focus = max(aligning, key=lambda name: rows[name].mixture.accuracy, default="")
@@ -141,20 +141,20 @@ class _Setting:
         self,
         model_a: nn.Module,
         model_b: nn.Module,
-        parts: Sequence[Examples],
+        data: Data,
         normalize: Normalize | None,
         progress: bool,
     ) -> None:
         self._a, self._b = model_a, model_b
-        self._parts = parts
-        self._data: Data = tuple(parts) if len(parts) > 1 else parts[0]
+        self.parts = resident_sources(data, model_a)
+        self._data = _kept(data, self.parts)
         self._normalize, self._progress = normalize, progress
         self._params_a, self.params_b = model_a.state_dict(), model_b.state_dict()
 
     def bind(self, spec: PermutationSpec | None) -> PermutationSpec:
         """Return a spec with sizes, traced if none is given."""
         if spec is None:
-            x, _ = self._parts[0].take(torch.arange(min(8, len(self._parts[0]))))
+            x, _ = self.parts[0].take(torch.arange(min(8, len(self.parts[0]))))
             spec = trace(self._a, x.to(device_of(self._a)))
         return spec.bind(self._params_a)
 
@@ -183,7 +183,7 @@ class _Setting:
 
     def alignment(self, params_b: Mapping[str, Tensor], points: int) -> Alignment:
         """Return what lies between A and B as it is aligned."""
-        pair = len(self._parts) == 2
+        pair = len(self.parts) == 2
         curve = interpolation_curve(
             self._a, self._params_a, params_b, self._data, points=points,
             normalize=self._normalize, progress=self._progress,
@@ -231,6 +231,13 @@ class _Setting:
             "Between A and B, BatchNorm's statistics are interpolated like weights; pass normalize "
             "to compare_models to reset them."
         ]
+
+
+def _kept(data: Data, parts: Sequence[Examples]) -> Data:
+    """Return `data`, with what could be read only once as the tensors that were read."""
+    entries = cast(Sequence[object], data) if len(parts) > 1 else [data]
+    kept = tuple(held_tensors(part) or entry for part, entry in zip(parts, entries, strict=True))
+    return kept if len(kept) > 1 else kept[0]
 
 
 def _check(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from fastrebasin.checkpoints import check_same_shapes
+from fastrebasin.checkpoints import check_finite, check_same_shapes
 from fastrebasin.data import Data, Examples, batches
 from fastrebasin.evaluation.predictions import (
     check_batch_size,
@@ -24,7 +24,7 @@ from fastrebasin.evaluation.predictions import (
 )
 from fastrebasin.spec import is_running_statistic
 
-__all__ = ["check_finite", "counted", "distance", "sharpness", "step_products"]
+__all__ = ["counted", "distance", "sharpness", "step_products"]
 
 # Entries that are widened to float64 at once.
 _CHUNK = 2**22
@@ -49,7 +49,7 @@ def distance(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]) -> 
     Source: Yamada et al., ACML 2024, table 1.
     """
     check_same_shapes(params_a, params_b)
-    check_finite(A=params_a, B=params_b)
+    check_finite({"A": params_a, "B": params_b})
     count = sum(params_a[name].numel() for name in counted(params_a))
     if not count:
         raise ValueError("params_a must hold floating-point parameters, got none")
@@ -91,7 +91,7 @@ def sharpness(
     Source: Yamada et al., ACML 2024, equation 6.
     """
     check_same_shapes(params_a, params_b)
-    check_finite(A=params_a, B=params_b)
+    check_finite({"A": params_a, "B": params_b})
     parts = resident_sources(data, model)
     problems = check_batch_size(batch_size)
     if len(parts) != 2:
@@ -161,19 +161,3 @@ def counted(params: Mapping[str, Tensor]) -> list[str]:
         for name, tensor in params.items()
         if tensor.is_floating_point() and not is_running_statistic(name)
     ]
-
-
-def check_finite(**models: Mapping[str, Tensor]) -> None:
-    """Refuse weights that aren't finite.
-
-    Raises:
-        ValueError: the names of all such tensors, and of the models that they are of.
-    """
-    broken = [
-        f"{name} of {label}"
-        for label, params in models.items()
-        for name, tensor in params.items()
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
-    ]
-    if broken:
-        raise ValueError("weights must be finite, but these are not: " + ", ".join(broken))

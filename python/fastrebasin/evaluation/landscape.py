@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from fastrebasin._progress import bar
-from fastrebasin.checkpoints import check_same_shapes
+from fastrebasin.checkpoints import check_finite, check_same_shapes
 from fastrebasin.data import Data
-from fastrebasin.evaluation.geometry import check_finite, counted, step_products
+from fastrebasin.evaluation.geometry import counted, step_products
 from fastrebasin.evaluation.predictions import resident_sources
 from fastrebasin.evaluation.scores import Evaluation, evaluate_sources
 
@@ -165,4 +165,4 @@ def _check(networks: Sequence[Mapping[str, Tensor]], points: int, margin: float)
     a, b, c = networks
     check_same_shapes(a, b)
     check_same_shapes(a, c)
-    check_finite(A=a, B=b, C=c)
+    check_finite({"A": a, "B": b, "C": c})

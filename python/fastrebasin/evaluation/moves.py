@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from fastrebasin import nesting
 from fastrebasin._precision import full_precision
 from fastrebasin._progress import bar
-from fastrebasin.checkpoints import check_same_shapes
+from fastrebasin.checkpoints import check_finite, check_same_shapes
 from fastrebasin.data import Data
-from fastrebasin.evaluation.geometry import check_finite, counted
+from fastrebasin.evaluation.geometry import counted
 from fastrebasin.matching.activations import unit_similarity
 from fastrebasin.permutation import Permutation, apply_permutation, check_permutation
 from fastrebasin.spec import PermutationSpec
@@ -178,7 +178,7 @@ def layer_moves(
         (1.4142, 0.0)
     """
     check_same_shapes(params_a, params_b)
-    check_finite(A=params_a, B=params_b)
+    check_finite({"A": params_a, "B": params_b})
     names = [name for name in counted(params_a) if any(spec.axes.get(name, ()))]
     aligned = apply_permutation(spec, permutation, params_b)
     return tuple(

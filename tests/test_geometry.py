@@ -40,6 +40,12 @@ def test_barriers_read_the_mixtures_loss() -> None:
     assert barrier(curve) == pytest.approx(4.5)
 
 
+def test_a_loss_that_is_lost_has_no_barrier() -> None:
+    assert math.isnan(barrier([1.0, math.nan, 1.0, 1.0]))
+    assert math.isnan(barrier([math.nan, 2.0, 1.0]))
+    assert barrier([1.0, math.inf, 1.0]) == math.inf
+
+
 def test_curves_too_short_are_refused() -> None:
     with pytest.raises(ValueError, match="curve must have at least 2 points, got 1"):
         barrier([1.0])
@@ -121,6 +127,17 @@ def test_sharpness_needs_a_pair() -> None:
         ValueError, match="batch_size must be at least 1, got 0; data must be a pai"
     ):
         sharpness(MLP(6, (8,), 3), params, params, A, batch_size=0)
+
+
+def test_state_dicts_of_other_models_are_refused() -> None:
+    model, (a, b) = MLP(6, (8,), 3), (MLP(6, (9,), 3).state_dict() for _ in range(2))
+    with pytest.raises(ValueError, match=r"params_a doesn't fit MLP:\n  misshapen: layer0.weight"):
+        sharpness(model, a, b, (A, B))
+    with pytest.raises(ValueError, match=r"params_a doesn't fit MLP:\n  misshapen: layer0.weight"):
+        landscape(model, a, b, b, A)
+    c = {"v" if name == "layer1.bias" else name: tensor for name, tensor in a.items()}
+    with pytest.raises(ValueError, match=r"together: layer1.bias is only in A; v is only in C"):
+        landscape(model, a, b, c, A)
 
 
 def test_calibration_is_what_a_plain_loop_counts(device: str) -> None:

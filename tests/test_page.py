@@ -20,6 +20,7 @@ from PIL import Image
 from fastrebasin import Evaluation, Score
 from fastrebasin.evaluation import Calibration, MergeReport, Reliability
 from fastrebasin.evaluation.page import html_page
+from fastrebasin.evaluation.page.charts import Row, row_chart
 from fastrebasin.evaluation.page.contours import contour
 from fastrebasin.evaluation.page.raster import data_uri
 from fastrebasin.evaluation.page.scales import Scale, scale_for
@@ -121,6 +122,16 @@ def test_values_that_are_not_finite_leave_gaps() -> None:
     paths = [node.get("d", "") for node in loss.iter("path")]
     assert [path.count("M") for path in paths] == [2]
     assert "nan" not in "".join(paths)
+
+
+def test_marks_keep_their_kind_where_others_are_missing() -> None:
+    whole, part = (
+        row_chart("t", "d", [Row("r", None, marks, "")], ["p", "q"], scale=(0, 1), joined=True)
+        for marks in ([0.2, 0.7], [math.nan, 0.7])
+    )
+    marks = [re.findall(r'cx="([^"]*)"[^>]*class="(mark [^"]*)"', chart) for chart in (whole, part)]
+    assert marks[1] == [*marks[0][:2], marks[0][3]]
+    assert [chart.count('class="joint"') for chart in (whole, part)] == [1, 0]
 
 
 def test_three_data_sets_one_and_none_of_the_pictures() -> None:

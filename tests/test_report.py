@@ -210,6 +210,23 @@ def test_options_are_checked_together() -> None:
                        data_names=["x"], points=1, plane_points=1)  # fmt: skip
 
 
+def test_a_model_that_broke_is_named() -> None:
+    broken = merge(*reports.models(), align="none")
+    with torch.no_grad():
+        next(broken.model.parameters()).fill_(math.nan)
+    with pytest.raises(ValueError, match="lost: the model's outputs on data must be finite"):
+        compare_models(*reports.models(), reports.DATA, {"lost": broken})
+
+
+def test_reports_that_contradict_themselves_are_refused() -> None:
+    found = reports.report()
+    lone = dataclasses.replace(found.alignments["not aligned"], curve=())
+    with pytest.raises(ValueError, match=r"curve must have at least 2.*calibrations.*merges must"):
+        dataclasses.replace(found, alignments={"x": lone}, calibrations={}, merges=("z",))
+    with pytest.raises(ValueError, match=r"rows.model A must have 1 scores, got 2"):
+        dataclasses.replace(found, data_names=("one",))
+
+
 def test_json_gives_the_same_report_back(tmp_path: Path) -> None:
     found = reports.report()
     lost = Evaluation((Score(0.1, math.inf), Score(0.2, 3.0)))

@@ -173,7 +173,10 @@ class _Setting:
         rows, calibrations = {}, {}
         for name, model in bar(models.items(), "models", progress=self._progress):
             rows[name] = evaluate(model, self._data)
-            calibrations[name] = calibration(model, self._data)
+            try:
+                calibrations[name] = calibration(model, self._data)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         return rows, calibrations
 
     def _plain_average(self) -> nn.Module:

@@ -8,6 +8,7 @@ the loss rises above the straight line between both ends. We give both.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -74,7 +75,7 @@ def barrier(curve: Sequence[Evaluation | float]) -> float:
             0 to 1.
 
     Returns:
-        Nats; zero where the loss never rises above the line.
+        Nats; zero where the loss never rises above the line, NaN where a loss is.
 
     Raises:
         ValueError: fewer than two points.
@@ -88,8 +89,9 @@ def barrier(curve: Sequence[Evaluation | float]) -> float:
     losses = _losses(curve, 2)
     last = len(losses) - 1
     line = [((last - k) * losses[0] + k * losses[-1]) / last for k in range(last + 1)]
+    rises = [loss - on_line for loss, on_line in zip(losses, line, strict=True)]
     # The ends lie on the line: the largest rise can't be negative but by rounding.
-    return max(0.0, *(loss - on_line for loss, on_line in zip(losses, line, strict=True)))
+    return math.nan if any(map(math.isnan, rises)) else max(0.0, *rises)
 
 
 def midpoint_loss(curve: Sequence[Evaluation | float]) -> float:

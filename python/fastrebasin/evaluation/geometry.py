@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from fastrebasin.checkpoints import check_finite, check_same_shapes
+from fastrebasin.checkpoints import check_finite, check_fit, check_same_shapes
 from fastrebasin.data import Data, Examples, batches
 from fastrebasin.evaluation.predictions import (
     check_batch_size,
@@ -92,6 +92,7 @@ def sharpness(
     """
     check_same_shapes(params_a, params_b)
     check_finite({"A": params_a, "B": params_b})
+    check_fit(params_a, model, "params_a")
     parts = resident_sources(data, model)
     problems = check_batch_size(batch_size)
     if len(parts) != 2:

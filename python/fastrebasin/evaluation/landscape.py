@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fastrebasin._progress import bar
-from fastrebasin.checkpoints import check_finite, check_same_shapes
+from fastrebasin.checkpoints import check_finite, check_fit, misfits
 from fastrebasin.data import Data
 from fastrebasin.evaluation.geometry import counted, step_products
 from fastrebasin.evaluation.predictions import resident_sources
@@ -84,8 +84,8 @@ def landscape(
         The grid, and the three networks with their coordinates.
 
     Raises:
-        ValueError: the three lie on one line, don't fit together or aren't finite, or an option is
-            out of range.
+        ValueError: the three lie on one line, don't fit together or the model, or aren't finite, or
+            an option is out of range.
 
     Example:
         >>> models = [nn.Linear(2, 2) for _ in range(3)]
@@ -98,7 +98,7 @@ def landscape(
     Source: Garipov et al., NeurIPS 2018, appendix A.1.
     """
     networks = (params_a, params_b, params_c)
-    _check(networks, points, margin)
+    _check(model, networks, points, margin)
     b_x, c_x, c_y = _coordinates(*networks)
     x_axis, y_axis = _axis((0.0, b_x, c_x), points, margin), _axis((0.0, c_y), points, margin)
     carrier, parts = copy.deepcopy(model), resident_sources(data, model)
@@ -154,7 +154,9 @@ def _combine(
     return found
 
 
-def _check(networks: Sequence[Mapping[str, Tensor]], points: int, margin: float) -> None:
+def _check(
+    model: nn.Module, networks: Sequence[Mapping[str, Tensor]], points: int, margin: float
+) -> None:
     problems = []
     if points < 2:
         problems.append(f"points must be at least 2, got {points}")
@@ -163,6 +165,7 @@ def _check(networks: Sequence[Mapping[str, Tensor]], points: int, margin: float)
     if problems:
         raise ValueError("; ".join(problems))
     a, b, c = networks
-    check_same_shapes(a, b)
-    check_same_shapes(a, c)
+    if problems := misfits(a, b) + misfits(a, c, ("A", "C")):
+        raise ValueError("the networks don't fit together: " + "; ".join(problems))
+    check_fit(a, model, "params_a")
     check_finite({"A": a, "B": b, "C": c})

@@ -83,6 +83,25 @@ class MergeReport:
     options: dict[str, dict[str, object]]
     notes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        problems = [
+            f"rows.{name} must have {len(self.data_names)} scores, got {len(row.sets)}"
+            for name, row in self.rows.items()
+            if len(row.sets) != len(self.data_names)
+        ]
+        problems += [
+            f"alignments.{name}.curve must have at least 2 points of {len(self.data_names)} scores"
+            for name, found in self.alignments.items()
+            if len(found.curve) < 2
+            or any(len(point.sets) != len(self.data_names) for point in found.curve)
+        ]
+        if list(self.calibrations) != list(self.rows) or not self.rows:
+            problems.append("calibrations must be of the same models as rows")
+        if not set(self.merges) <= set(self.rows):
+            problems.append(f"merges must be among the rows, got {list(self.merges)}")
+        if problems:
+            raise ValueError("the report doesn't fit together: " + "; ".join(problems))
+
     def __rich__(self) -> Group:
         notes = [Text(note, style="dim") for note in self.notes]
         return Group(self.table(), self.alignment_table(), *notes)
@@ -120,7 +139,7 @@ class MergeReport:
 
     def to_json(self) -> str:
         """Return everything as JSON text; `from_json` reads it back."""
-        return json.dumps(plain(self), indent=1, ensure_ascii=False)
+        return json.dumps(plain(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> MergeReport:

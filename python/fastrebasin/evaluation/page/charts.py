@@ -179,10 +179,11 @@ def _row(row: Row, across: Scale, y: float, joined: bool) -> str:
         body += element(
             "rect", x=4, y=middle - 6, width=width, height=12, rx=2, class_="bar" + weight
         )
-    places = [across(value) for value in row.marks if math.isfinite(value)]
+    places = {k: across(value) for k, value in enumerate(row.marks) if math.isfinite(value)}
     if joined and len(places) > 1:
-        body += element("line", x1=places[0], x2=places[-1], y1=middle, y2=middle, class_="joint")
-    body += "".join(_mark(k, place, middle) for k, place in enumerate(places))
+        first, *_, last = places.values()
+        body += element("line", x1=first, x2=last, y1=middle, y2=middle, class_="joint")
+    body += "".join(_mark(k, place, middle) for k, place in places.items())
     return body + element(
         "text", text(row.label), x=WIDTH - 4, y=middle + 4, class_="value" + weight,
         text_anchor="end",

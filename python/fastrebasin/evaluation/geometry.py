@@ -73,7 +73,9 @@ def sharpness(
         model: of the architecture of A and B, returning logits or log-probabilities; run in eval
             mode, not changed.
         params_a, params_b: state dicts on the model's device, B already aligned.
-        data: a pair, A's source and B's; batches go to the model's device.
+        data: a pair, A's source and B's: training data as in the paper, since away from what a
+            network was trained on a step towards the other may well lower its loss. Batches go to
+            the model's device.
         batch_size: examples per forward and backward pass.
 
     Returns:

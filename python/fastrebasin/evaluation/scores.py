@@ -13,9 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastrebasin.data import Data, Examples, batches, sources
+from fastrebasin.data import Data, Examples
+from fastrebasin.evaluation.predictions import (
+    check_batch_size,
+    eval_mode,
+    log_probabilities,
+    resident_sources,
+)
 
-__all__ = ["Ensemble", "Evaluation", "Score", "evaluate"]
+__all__ = ["Ensemble", "Evaluation", "Score", "evaluate", "evaluate_sources"]
 
 
 @dataclass(frozen=True)
@@ -89,25 +95,22 @@ def evaluate(model: nn.Module, data: Data, *, batch_size: int = 1000) -> Evaluat
         >>> evaluate(nn.Identity(), ((x, y), (x, 1 - y))).mixture.accuracy
         0.5
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        return Evaluation(tuple(_score(model, source, batch_size) for source in sources(data)))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    if problems := check_batch_size(batch_size):
+        raise ValueError("; ".join(problems))
+    return evaluate_sources(model, resident_sources(data, model), batch_size)
+
+
+def evaluate_sources(
+    model: nn.Module, parts: Sequence[Examples], batch_size: int = 1000
+) -> Evaluation:
+    """Evaluate on sources that were read before: nothing is checked."""
+    with eval_mode(model):
+        return Evaluation(tuple(_score(model, part, batch_size) for part in parts))
 
 
 def _score(model: nn.Module, source: Examples, batch_size: int) -> Score:
-    device = next(model.parameters(), torch.empty(0)).device
     correct, loss = 0, 0.0
-    with torch.no_grad():
-        for batch_x, batch_y in batches(source, batch_size):
-            x, y = batch_x.to(device), batch_y.to(device)
-            # Idempotent: right for logits and for log-probabilities.
-            log_probs = functional.log_softmax(model(x).double(), dim=1)
-            loss += functional.nll_loss(log_probs, y, reduction="sum").item()
-            correct += int((log_probs.argmax(1) == y).sum())
+    for log_probs, y in log_probabilities(model, source, batch_size):
+        loss += functional.nll_loss(log_probs, y, reduction="sum").item()
+        correct += int((log_probs.argmax(1) == y).sum())
     return Score(correct / len(source), loss / len(source))

@@ -30,7 +30,7 @@ from fastrebasin.permutation import Permutation
 from fastrebasin.spec import PermutationSpec
 from fastrebasin.statistics import Moments
 
-__all__ = ["activation_matching"]
+__all__ = ["activation_matching", "unit_similarity"]
 
 Cost = Literal["correlation", "covariance", "cosine"]
 
@@ -94,10 +94,43 @@ def activation_matching(
 
     Source: Ainsworth et al., ICLR 2023, section 3.1.
     """
+    matcher = WeightMatcher(spec, model_a.state_dict(), model_b.state_dict())
+    similarity = unit_similarity(
+        matcher.spec, model_a, model_b, data, cost=cost, observe=observe, batch_size=batch_size,
+        max_examples=max_examples, seed=seed, progress=progress,
+    )  # fmt: skip
+    permutation = _solve(matcher.spec, similarity, seed)
+    return Matching(permutation, matcher.objective(permutation), 1)
+
+
+def unit_similarity(
+    spec: PermutationSpec,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    data: Data,
+    *,
+    cost: Cost = "correlation",
+    observe: Observe = "input",
+    batch_size: int = 250,
+    max_examples: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[tuple[str, ...], Tensor]:
+    """Return how alike A's units (rows) and B's (columns) respond to the same data.
+
+    Args: as of `activation_matching`; `spec` is bound to the models' parameters.
+
+    Returns:
+        A float64 matrix on the CPU for each group, or for each combination of groups whose units
+        are seen together, outermost first.
+
+    Raises:
+        ValueError: groups can't be observed, activations aren't finite, or an option is out of
+            range.
+    """
     _check_options(cost, observe, batch_size, max_examples)
     parts = [_Examples(source, max_examples, seed) for source in sources(data)]
-    matcher = WeightMatcher(spec, model_a.state_dict(), model_b.state_dict())
-    pair = _Pair(matcher.spec, model_a, model_b, observe, parts[0].first(2))
+    pair = _Pair(spec, model_a, model_b, observe, parts[0].first(2))
     total = sum(part.batches(batch_size) for part in parts)
     stream = (
         (number, batch) for number, part in enumerate(parts) for batch in part.in_order(batch_size)
@@ -108,8 +141,7 @@ def activation_matching(
             pair.scale(len(parts[number]) / len(parts[current]))
             current = number
         pair.observe(x)
-    permutation = _solve(matcher.spec, pair.costs(cost), seed)
-    return Matching(permutation, matcher.objective(permutation), 1)
+    return pair.costs(cost)
 
 
 class _Examples:

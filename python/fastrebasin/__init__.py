@@ -3,17 +3,34 @@
 from importlib.metadata import version as _version
 
 from fastrebasin.assignment import Assignment, linear_sum_assignment, solve_assignment
-from fastrebasin.evaluation import Ensemble, Evaluation, Score, evaluate, interpolation_curve
+from fastrebasin.evaluation import (
+    Ensemble,
+    Evaluation,
+    MergeReport,
+    Score,
+    compare_models,
+    evaluate,
+    interpolation_curve,
+)
 from fastrebasin.matching import (
     Matching,
     activation_matching,
     sinkhorn_matching,
     straight_through_matching,
+    synchronised_matching,
     weight_matching,
 )
-from fastrebasin.merging import MergeResult, interpolate, merge
+from fastrebasin.merging import (
+    MergeManyResult,
+    MergeResult,
+    distil,
+    interpolate,
+    least_squares,
+    merge,
+    merge_many,
+)
 from fastrebasin.nested_assignment import NestedAssignment, solve_nested_assignment
-from fastrebasin.normalization import reset_batch_norm
+from fastrebasin.normalization import repair, reset_batch_norm
 from fastrebasin.permutation import (
     Permutation,
     apply_permutation,
@@ -33,6 +50,8 @@ __all__ = [
     "Ensemble",
     "Evaluation",
     "Matching",
+    "MergeManyResult",
+    "MergeReport",
     "MergeResult",
     "NestedAssignment",
     "Permutation",
@@ -41,21 +60,27 @@ __all__ = [
     "TracingWarning",
     "activation_matching",
     "apply_permutation",
+    "compare_models",
     "compose",
+    "distil",
     "evaluate",
     "identity_permutation",
     "interpolate",
     "interpolation_curve",
     "invert",
+    "least_squares",
     "linear_sum_assignment",
     "merge",
+    "merge_many",
     "random_coreset",
     "random_permutation",
+    "repair",
     "reset_batch_norm",
     "sinkhorn_matching",
     "solve_assignment",
     "solve_nested_assignment",
     "straight_through_matching",
+    "synchronised_matching",
     "trace",
     "weight_matching",
 ]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from fastrebasin.evaluation import Ensemble, Evaluation, evaluate, interpolation_curve
-from fastrebasin.experiments.data_sets import DataSet
 from fastrebasin.experiments.pairs import Pair
+from fastrebasin.experiments.steps import coreset, timed
 from fastrebasin.experiments.training import train
 from fastrebasin.matching import Matching, straight_through_matching, weight_matching
 from fastrebasin.permutation import apply_permutation
-from fastrebasin.reduction import random_coreset
 from fastrebasin.tracing import trace
 
 __all__ = ["CURVE_POINTS", "Comparison", "compare"]
@@ -57,9 +54,9 @@ def compare(pair: Pair, *, seed: int = 0, progress: bool = True) -> Comparison:
     Source: Yamada et al., ACML 2024, table 2.
     """
     seconds: dict[str, float] = {}
-    with _timed(seconds, "train A"):
+    with timed(seconds, "train A"):
         model_a = _end_model(pair, 0, 2 * seed, progress)
-    with _timed(seconds, "train B"):
+    with timed(seconds, "train B"):
         model_b = _end_model(pair, 1, 2 * seed + 1, progress)
     result = Comparison(seed, model_a, model_b, seconds=seconds)
     tests = (pair.a.test, pair.b.test)
@@ -87,22 +84,22 @@ def _alignments(
         return apply_permutation(spec, matching.permutation, params_b)
 
     yield "naive average", params_b
-    with _timed(result.seconds, "weight matching"):
+    with timed(result.seconds, "weight matching"):
         matching = weight_matching(
             spec, params_a, params_b, init="identity", order="serial", seed=seed
         )
     yield "weight matching", aligned(matching)
     name = "straight-through, all data"
-    with _timed(result.seconds, name):
+    with timed(result.seconds, name):
         matching = straight_through_matching(
             spec, model_a, model_b, (pair.a.train, pair.b.train),
             epochs=recipe.full_epochs, lr=recipe.full_lr, seed=seed, progress=progress,
         )  # fmt: skip
     yield name, aligned(matching)
     name = f"straight-through, {recipe.per_class} per class"
-    with _timed(result.seconds, name):
-        small = (_coreset(pair.a, recipe.per_class, 2 * seed),
-                 _coreset(pair.b, recipe.per_class, 2 * seed + 1))  # fmt: skip
+    with timed(result.seconds, name):
+        small = (coreset(pair.a, recipe.per_class, 2 * seed),
+                 coreset(pair.b, recipe.per_class, 2 * seed + 1))  # fmt: skip
         matching = straight_through_matching(
             spec, model_a, model_b, small, schedule="multistep",
             epochs=recipe.coreset_epochs, lr=recipe.coreset_lr, seed=seed, progress=progress,
@@ -116,16 +113,3 @@ def _end_model(pair: Pair, side: int, seed: int, progress: bool) -> nn.Module:
         recipe.factory, data.train, epochs=recipe.train_epochs[side], lr=recipe.train_lr,
         batch_size=recipe.train_batch, seed=seed, label=f"train {'AB'[side]}", progress=progress,
     )  # fmt: skip
-
-
-def _coreset(data: DataSet, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
-    images, labels = data.train
-    indices = random_coreset(labels, per_class, seed=seed)
-    return images[indices], labels[indices]
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], label: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[label] = time.perf_counter() - start

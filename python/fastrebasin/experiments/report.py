@@ -18,9 +18,17 @@ import fastrebasin
 from fastrebasin.checkpoints import atomic_output
 from fastrebasin.evaluation import Evaluation, Score
 from fastrebasin.experiments.comparison import CURVE_POINTS, Comparison
+from fastrebasin.experiments.few_images import FewImages
 from fastrebasin.experiments.pairs import Pair
 
-__all__ = ["accuracy_table", "require_matplotlib", "write_curves", "write_report"]
+__all__ = [
+    "accuracy_table",
+    "few_images_table",
+    "require_matplotlib",
+    "write_curves",
+    "write_few_images",
+    "write_report",
+]
 
 
 def accuracy_table(runs: Sequence[Comparison]) -> list[tuple[str, str, str, str]]:
@@ -40,28 +48,51 @@ def accuracy_table(runs: Sequence[Comparison]) -> list[tuple[str, str, str, str]
 
 def write_report(path: Path, pair: Pair, runs: Sequence[Comparison]) -> None:
     """Write every number, seed, time and version as JSON."""
-    recipe = {
-        field.name: getattr(pair.recipe, field.name)
-        for field in dataclasses.fields(pair.recipe)
-        if field.name != "factory"
-    }
-    content = {
-        "fastrebasin": fastrebasin.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": {
-            "system": platform.platform(),
-            "processor": platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "pair": {"name": pair.name, "a": pair.a.name, "b": pair.b.name},
-        "model": pair.recipe.factory.__name__,
-        "recipe": recipe,
-        "runs": [_run(run) for run in runs],
+    content = _provenance(pair) | {"runs": [_run(run) for run in runs]}
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def write_few_images(path: Path, pair: Pair, runs: Sequence[FewImages]) -> None:
+    """Write every number, seed, time and version as JSON."""
+    content = _provenance(pair) | {
+        "runs": [
+            {
+                "seed": run.seed,
+                "trained on both": _numbers(run.oracle),
+                "per class": {
+                    count: {
+                        way: {"seconds": run.seconds[count][way], **_numbers(score)}
+                        for way, score in scores.items()
+                    }
+                    for count, scores in run.scores.items()
+                },
+            }
+            for run in runs
+        ]
     }
     with atomic_output(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def few_images_table(runs: Sequence[FewImages]) -> list[tuple[str, ...]]:
+    """Return rows (way, then for each number of images per class the mixture's accuracy, %).
+
+    Then what a network trained on all data of both reaches, and mean seconds: those of the average
+    are the matching's, those of the others their own.
+    """
+    counts = list(runs[0].scores)
+    rows = [
+        (way, *(_percent([r.scores[k][way].mixture.accuracy for r in runs]) for k in counts))
+        for way in runs[0].scores[counts[0]]
+    ]
+    oracle = _percent([run.oracle.mixture.accuracy for run in runs])
+    rows.append(("one network trained on all data", *[oracle] * len(counts)))
+    rows += [
+        (f"seconds, {way}", *(f"{_mean(runs, k, way):.0f}" for k in counts))
+        for way in ("average", "least squares", "distillation")
+    ]
+    return rows
 
 
 def require_matplotlib() -> None:
@@ -89,6 +120,33 @@ def write_curves(path: Path, pair: Pair, runs: Sequence[Comparison]) -> None:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     with atomic_output(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def _mean(runs: Sequence[FewImages], count: int, way: str) -> float:
+    return statistics.mean(run.seconds[count][way] for run in runs)
+
+
+def _provenance(pair: Pair) -> dict[str, Any]:
+    """Return what was run, where and when."""
+    recipe = {
+        field.name: getattr(pair.recipe, field.name)
+        for field in dataclasses.fields(pair.recipe)
+        if field.name != "factory"
+    }
+    return {
+        "fastrebasin": fastrebasin.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "pair": {"name": pair.name, "a": pair.a.name, "b": pair.b.name},
+        "model": pair.recipe.factory.__name__,
+        "recipe": recipe,
+    }
 
 
 def _mean_curve(runs: Sequence[Comparison], method: str, panel: int) -> list[float]:

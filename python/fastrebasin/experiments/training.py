@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from fastrebasin._progress import bar
-from fastrebasin.data import mixture, sources
+from fastrebasin.data import Data, mixture, sources
 
 __all__ = ["train"]
 
 
 def train(
     factory: Callable[[], nn.Module],
-    data: tuple[Tensor, Tensor],
+    data: Data,
     *,
     epochs: int,
     lr: float = 0.1,
@@ -30,7 +30,7 @@ def train(
 
     Args:
         factory: makes the model; called with torch's generator seeded, which is restored after.
-        data: images and labels.
+        data: images and labels, or several such, drawn evenly.
         epochs, lr, batch_size, momentum: of the training; the paper has 100, 0.1, 500, 0.9.
         seed: of initial weights and shuffling.
         label: of the progress bar.

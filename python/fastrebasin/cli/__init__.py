@@ -1,0 +1,38 @@
+"""The command `fastrebasin`: parses, calls, prints."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+import typer
+
+import fastrebasin
+from fastrebasin import _native
+from fastrebasin.cli.console import console
+from fastrebasin.cli.experiments import demo, reproduce
+from fastrebasin.cli.models import merge_command, spec_command
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Merge neural networks that were trained apart, on different data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(demo)
+app.command("merge")(merge_command)
+app.command("spec")(spec_command)
+app.command()(reproduce)
+
+
+@app.command()
+def info() -> None:
+    """Print versions, and what was built and found."""
+    kernels = "CPU and CUDA" if _native.cuda_built() else "CPU"
+    console.print(f"fastrebasin {fastrebasin.__version__} ({kernels} kernels)")
+    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    console.print(f"CUDA device: {'yes' if torch.cuda.is_available() else 'none found'}")
+    console.print(f"Python {platform.python_version()} on {platform.platform()}")

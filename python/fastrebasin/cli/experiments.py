@@ -1,0 +1,94 @@
+"""Commands that train networks and merge them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from fastrebasin.cli.console import Quiet, Seed, console, errors, score_table
+from fastrebasin.experiments.demo import run_demo
+from fastrebasin.experiments.few_images import few_images
+from fastrebasin.experiments.pairs import load_pair, pair_names
+from fastrebasin.experiments.report import accuracy_table, few_images_table, write_few_images
+
+__all__ = ["demo", "reproduce"]
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path(
+        "demo-output"
+    ),
+    pair: Annotated[str, typer.Option(help=f"One of {', '.join(pair_names())}.")] = "rotated",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder with MNIST/raw, as torchvision keeps it; digits without it."),
+    ] = None,
+    seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed up.", min=1)] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of the end models' training.", min=1)
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train two networks, merge them, and show that it worked."""
+    with errors():
+        loaded, runs = run_demo(
+            output,
+            pair_name=pair,
+            data_dir=data_dir,
+            seeds=range(seed, seed + seeds),
+            train_epochs=epochs,
+            progress=not quiet,
+        )
+    table = score_table(f"A: {loaded.a.name}   B: {loaded.b.name}", "test accuracy, %")
+    for row in accuracy_table(runs):
+        table.add_row(*row)
+    console.print(table)
+    seconds = sum(sum(run.seconds.values()) for run in runs)
+    console.print(f"Training and matching took {seconds:.0f} s. In {output}/:")
+    console.print("  merged.safetensors   straight-through matching, all data")
+    console.print("  model_a.safetensors, model_b.safetensors   what was merged")
+    console.print("  report.json, curves.png   every number; accuracy between A and B")
+
+
+def reproduce(
+    pair: Annotated[str, typer.Argument(help=f"One of {', '.join(pair_names())}.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the trained networks and numbers.")
+    ] = Path("reproduction"),
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder with MNIST/raw, as torchvision keeps it; digits without it."),
+    ] = None,
+    per_class: Annotated[
+        list[int] | None, typer.Option(help="Images of each class; once for each number.", min=1)
+    ] = None,
+    seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed up.", min=1)] = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Merge two networks by a few images of each class, and show what each step gives.
+
+    Networks in the folder aren't trained again.
+    """
+    with errors():
+        output.mkdir(parents=True, exist_ok=True)
+        loaded = load_pair(pair, data_dir)
+        counts = per_class or [1, 10, 100]
+        runs = [
+            few_images(loaded, per_class=counts, seed=k, keep=output, progress=not quiet)
+            for k in range(seed, seed + seeds)
+        ]
+        write_few_images(output / f"{pair}.json", loaded, runs)
+    table = Table("test accuracy on the mixture, %", box=box.SIMPLE, title_justify="left")
+    table.title = f"A: {loaded.a.name}   B: {loaded.b.name}"
+    for count in counts:
+        table.add_column(f"{count} per class", justify="right")
+    for row in few_images_table(runs):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"wrote {output / f'{pair}.json'}")

@@ -1,0 +1,127 @@
+"""How good one network of two becomes with a few images per class, and which part helps how much.
+
+The pairs, end models and surrogates are those of Yamada et al., ACML 2024, table 2; the ways to
+merge are ours. Nothing but the images serves to merge, no label of them, and no test image.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from fastrebasin.augmentation import augmented
+from fastrebasin.checkpoints import check_fit, load_checkpoint, save_checkpoint
+from fastrebasin.data import Batch, Data, sources
+from fastrebasin.evaluation import Evaluation, evaluate
+from fastrebasin.experiments.pairs import Pair
+from fastrebasin.experiments.steps import coreset, timed
+from fastrebasin.experiments.training import train
+from fastrebasin.matching import activation_matching
+from fastrebasin.merging import distil, interpolate, least_squares
+from fastrebasin.permutation import apply_permutation
+from fastrebasin.tracing import trace
+
+__all__ = ["FewImages", "few_images"]
+
+
+@dataclass
+class FewImages:
+    """What one seed gave.
+
+    Attributes:
+        seed: of end models, images, and merges.
+        oracle: scores on both test sets of the network that was trained on both training sets.
+        scores: of what each way to merge makes, for each number of images per class.
+        seconds: that each way took by itself; the average has what matching took.
+    """
+
+    seed: int
+    oracle: Evaluation
+    scores: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
+    seconds: dict[int, dict[str, float]] = field(default_factory=dict)
+
+
+def few_images(
+    pair: Pair,
+    *,
+    per_class: Sequence[int] = (1, 10, 100),
+    seed: int = 0,
+    keep: Path | None = None,
+    progress: bool = True,
+) -> FewImages:
+    """Train two networks, and one on both data sets; merge the two by a few images of each.
+
+    Args:
+        pair: data sets and recipe.
+        per_class: numbers of images of each class of each data set, drawn at random.
+        seed: everything random derives from it.
+        keep: a folder for the trained networks: those that are there aren't trained again.
+        progress: show bars on a terminal.
+    """
+    tests, epochs = (pair.a.test, pair.b.test), pair.recipe.train_epochs
+    model_a = _trained(pair, "A", pair.a.train, epochs[0], 2 * seed, keep, progress)
+    model_b = _trained(pair, "B", pair.b.train, epochs[1], 2 * seed + 1, keep, progress)
+    both = pair.a.train, pair.b.train
+    oracle = _trained(pair, "both", both, min(epochs), seed, keep, progress)
+    result = FewImages(seed, evaluate(oracle, tests))
+    for count in per_class:
+        data = coreset(pair.a, count, 2 * seed), coreset(pair.b, count, 2 * seed + 1)
+        seconds: dict[str, float] = {}
+        ways = _ways(model_a, model_b, data, seed, seconds, progress)
+        result.scores[count] = {name: evaluate(merged, tests) for name, merged in ways}
+        result.seconds[count] = seconds
+    return result
+
+
+def _trained(
+    pair: Pair, name: str, data: Data, epochs: int, seed: int, keep: Path | None, progress: bool
+) -> nn.Module:
+    recipe = pair.recipe
+    path = None if keep is None else keep / f"{pair.name}-{name}-{seed}.safetensors"
+    if path is not None and path.exists():
+        model, params = recipe.factory(), load_checkpoint(path)
+        check_fit(params, model, str(path))
+        model.load_state_dict(params)
+        return model.eval()
+    model = train(
+        recipe.factory, data, epochs=epochs, lr=recipe.train_lr, batch_size=recipe.train_batch,
+        seed=seed, label=f"train {name}", progress=progress,
+    )  # fmt: skip
+    if path is not None:
+        save_checkpoint(model.state_dict(), path)
+    return model
+
+
+def _ways(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    data: tuple[Batch, Batch],
+    seed: int,
+    seconds: dict[str, float],
+    progress: bool,
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield what each way makes of the models, and note how long it takes."""
+    start = time.perf_counter()
+    spec = trace(model_a, data[0][0][:8])
+    more = tuple(augmented(part, "auto", seed) for part in sources(data))
+    found = activation_matching(spec, model_a, model_b, more, seed=seed, progress=progress)
+    aligned, average = copy.deepcopy(model_b), copy.deepcopy(model_a)
+    aligned.load_state_dict(apply_permutation(spec, found.permutation, model_b.state_dict()))
+    average.load_state_dict(interpolate(model_a.state_dict(), aligned.state_dict()))
+    seconds["average"] = time.perf_counter() - start
+    yield "average", average
+    name = "least squares, images as they are"
+    with timed(seconds, name):
+        plain = least_squares(model_a, aligned, data, augment=None, seed=seed, progress=progress)
+    yield name, plain
+    with timed(seconds, "least squares"):
+        solved = least_squares(model_a, aligned, data, seed=seed, progress=progress)
+    yield "least squares", solved
+    with timed(seconds, "distillation"):
+        learned = distil(solved, [model_a, aligned], data, seed=seed, progress=progress)
+    yield "distillation", learned

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +15,9 @@ from typer.testing import CliRunner
 
 from fastrebasin import PermutationSpec, architectures, trace
 from fastrebasin.checkpoints import load_checkpoint, save_checkpoint
-from fastrebasin.cli import app
-from fastrebasin.experiments.models import digits_mlp
+from fastrebasin.cli import app, experiments
+from fastrebasin.experiments import few_images, pairs
+from fastrebasin.experiments.models import MLP, digits_mlp
 
 MODEL = "fastrebasin.experiments.models:digits_mlp"
 
@@ -100,6 +103,37 @@ def test_merge_with_data_and_a_spec(
     assert load_checkpoint(tmp_path / "merged.pt").keys() == digits_mlp().state_dict().keys()
 
 
+def test_merge_by_least_squares_and_draw_a_page(
+    checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tensors = {"images": torch.rand(30, 1, 8, 8), "labels": torch.arange(30) % 10}
+    safetensors.torch.save_file(tensors, tmp_path / "data.safetensors")
+    out, page = tmp_path / "merged.safetensors", tmp_path / "page.html"
+    code, text = invoke(
+        "merge", *checkpoints, "--model", MODEL, "--combine", "least-squares", "--augment", 1,
+        "--data-a", tmp_path / "data.safetensors", "--data-b", tmp_path / "data.safetensors",
+        "-o", out, "--html", page, "--quiet",
+    )  # fmt: skip
+    assert code == 0, text
+    assert "combine: least-squares" in text
+    assert f"wrote {page}" in text.replace("\n", "")
+    assert "<svg" in page.read_text()
+    assert load_checkpoint(out).keys() == digits_mlp().state_dict().keys()
+
+
+def test_merge_of_models_from_one_base(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    base = tmp_path / "base.safetensors"
+    save_checkpoint(digits_mlp().state_dict(), base)
+    out = tmp_path / "merged.safetensors"
+    code, text = invoke(
+        "merge", *checkpoints, "--model", MODEL, "--input", "2,64", "--combine", "task-arithmetic",
+        "--align", "none", "--base", base, "-o", out,
+    )  # fmt: skip
+    assert code == 0, text
+    merged, (a, b) = load_checkpoint(out), (load_checkpoint(path) for path in checkpoints)
+    assert all(torch.allclose(merged[n], (a[n] + b[n]) / 2, atol=1e-6) for n in merged)
+
+
 def test_a_users_own_factory_is_found_in_the_current_folder(
     checkpoints: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -144,6 +178,8 @@ def test_a_checkpoint_that_does_not_fit_is_described_whole(
         (("--model", MODEL, "--input", "2,63"), "mat1 and mat2 shapes cannot be multiplied"),
         (("--model", MODEL, "--align", "luck", "--input", "2,64"), "align must be one of"),
         (("--model", MODEL, "--data-a", "x.npz"), "go together"),
+        (("--model", MODEL, "--input", "2,64", "--combine", "ties"), 'combine="ties" needs base'),
+        (("--model", MODEL, "--input", "2,64", "--html", "x.html"), "--html needs --data-a"),
         (("--model", MODEL, "--spec", "nowhere.json"), "nowhere.json"),
     ],
 )
@@ -168,6 +204,37 @@ def test_demo_refuses_before_it_works(tmp_path: Path) -> None:
     code, text = invoke("demo", "--data-dir", tmp_path / "nowhere", "-o", tmp_path / "out")
     assert code == 1
     assert "nowhere" in text
+
+
+def test_reproduce_shows_what_each_step_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(name: str, data_dir: Path | None) -> pairs.Pair:
+        pair = pairs.load_pair(name, data_dir)
+        recipe = dataclasses.replace(
+            pair.recipe, factory=lambda: MLP(64, (48,)), train_epochs=(8, 8)
+        )
+        return dataclasses.replace(pair, recipe=recipe)
+
+    monkeypatch.setattr(experiments, "load_pair", small)
+    arguments = ("reproduce", "rotated", "--per-class", 2, "-o", tmp_path / "out", "--quiet")
+    code, text = invoke(*arguments)
+    assert code == 0, text
+    for row in ("average", "least squares", "distillation", "one network trained on all data"):
+        assert f"\n  {row} " in text
+    found = json.loads((tmp_path / "out" / "rotated.json").read_text())["runs"][0]
+    ways = found["per class"]["2"]
+    accuracy = [way["mixture"]["accuracy"] for way in ways.values()]
+    assert accuracy[0] < accuracy[2] < found["trained on both"]["mixture"]["accuracy"]
+    kept = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert [path.name for path in kept] == [
+        f"rotated-{name}.safetensors" for name in ("A-0", "B-1", "both-0")
+    ]
+    monkeypatch.setattr(few_images, "train", None)  # what is there isn't trained again
+    again, _ = invoke(*arguments)
+    assert again == 0
+    repeated = json.loads((tmp_path / "out" / "rotated.json").read_text())["runs"][0]
+    assert repeated["per class"]["2"]["distillation"]["mixture"] == ways["distillation"]["mixture"]
 
 
 def test_info_prints_versions() -> None:

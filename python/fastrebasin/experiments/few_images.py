@@ -35,7 +35,8 @@ class FewImages:
 
     Attributes:
         seed: of end models, images, and merges.
-        oracle: scores on both test sets of the network that was trained on both training sets.
+        oracle: scores on both test sets of a network that was trained on both training sets, the
+            same for all seeds.
         scores: of what each way to merge makes, for each number of images per class.
         seconds: that each way took by itself; the average has what matching took.
     """
@@ -67,7 +68,7 @@ def few_images(
     model_a = _trained(pair, "A", pair.a.train, epochs[0], 2 * seed, keep, progress)
     model_b = _trained(pair, "B", pair.b.train, epochs[1], 2 * seed + 1, keep, progress)
     both = pair.a.train, pair.b.train
-    oracle = _trained(pair, "both", both, min(epochs), seed, keep, progress)
+    oracle = _trained(pair, "both", both, min(epochs), 0, keep, progress)
     result = FewImages(seed, evaluate(oracle, tests))
     for count in per_class:
         data = coreset(pair.a, count, 2 * seed), coreset(pair.b, count, 2 * seed + 1)

@@ -8,6 +8,7 @@ layer, whose entries off the diagonal are scaled down. Other parameters are aver
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -71,31 +72,22 @@ def regmean(
     device = next(merged.parameters()).device
     layers = linear_layers(models[0], parts[0].take(torch.arange(1))[0].to(device))
     for layer in bar(layers, "RegMean", progress=progress, unit="layer"):
-        grams = [
-            _grams(model, layer, part, batch_size, device)
+        observed = [
+            _observe(model, layer, part, batch_size, device)
             for model, part in zip(models, parts, strict=True)
         ]
-        weights = [
-            model.get_parameter(layer.weight).detach().double().flatten(1) for model in models
-        ]
-        merged_rows = [
-            _solve(pair, rows, shrink)
-            for pair, rows in zip(
-                zip(*grams, strict=True),
-                zip(*(weight.chunk(len(grams[0])) for weight in weights), strict=True),
-                strict=True,
-            )
-        ]
+        rows = [_solve(group, shrink) for group in zip(*observed, strict=True)]
         target = merged.state_dict()[layer.weight]
-        target.copy_(torch.cat(merged_rows).view_as(target))
+        target.copy_(torch.cat(rows).view_as(target))
     return merged
 
 
-def _grams(
+def _observe(
     model: nn.Module, layer: LinearLayer, part: Examples, batch_size: int, device: torch.device
-) -> list[Tensor]:
-    """Return the Gram matrix of a layer's inputs, for each of its groups."""
+) -> list[tuple[Tensor, Tensor]]:
+    """Return a layer's weights, and the Gram matrix of its inputs, for each of its groups."""
     module = model.get_submodule(layer.name)
+    weights = model.get_parameter(layer.weight).detach().double().flatten(1)
     moments = [Moments() for _ in range(getattr(module, "groups", 1))]
     for x, _ in batches(part, batch_size):
         for seen in passing(model, layer.name, layer.calls, x.to(device), side="input"):
@@ -104,18 +96,17 @@ def _grams(
     grams = [each.gram() for each in moments]
     if not all(torch.isfinite(gram).all() for gram in grams):
         raise ValueError(f"activations at {layer.name!r} must be finite")
-    return grams
+    return list(zip(weights.chunk(len(grams)), grams, strict=True))
 
 
-def _solve(grams: tuple[Tensor, ...], weights: tuple[Tensor, ...], shrink: float) -> Tensor:
-    """Return the weights, (outputs, inputs); what no input ever reaches is averaged."""
-    shrunk = []
-    for gram in grams:
-        diagonal = gram.diagonal()
-        shrunk.append(shrink * gram + torch.diag((1 - shrink) * diagonal))
-    mean = sum(weights[1:], weights[0]) / len(weights)
-    total = sum(shrunk[1:], shrunk[0])
-    rest = sum((g @ (w - mean).T for g, w in zip(shrunk, weights, strict=True)), torch.zeros(()))
-    tiny = 1e-10 * total.diagonal().mean() + torch.finfo(torch.float64).tiny
-    total.diagonal().add_(tiny)
+def _solve(models: Sequence[tuple[Tensor, Tensor]], shrink: float) -> Tensor:
+    """Return the weights (outputs, inputs); those of inputs that are always zero are averaged."""
+    mean = torch.stack([weight for weight, _ in models]).mean(0)
+    total, rest = torch.zeros_like(models[0][1]), torch.zeros_like(mean.T)
+    for weight, gram in models:
+        shrunk = shrink * gram + (1 - shrink) * gram.diagonal().diag()
+        total += shrunk
+        rest += shrunk @ (weight - mean).T
+    ridge = 1e-10 * total.diagonal().mean() + torch.finfo(torch.float64).tiny
+    total.diagonal().add_(ridge)
     return mean + torch.cholesky_solve(rest, torch.linalg.cholesky(total)).T

@@ -16,8 +16,9 @@ from fastrebasin._calls import arguments, tensors_in
 from fastrebasin.experiments.models import MLP, resnet20, vgg11
 
 # Those of transformers are slow to import, and many.
+SLOW = [pytest.mark.slow]
 ZOO_CASES = [
-    pytest.param(entry, id=entry.name, marks=[pytest.mark.slow] if entry.requires else [])
+    pytest.param(entry, id=entry.name, marks=SLOW if entry.requires or entry.large else [])
     for entry in ZOO
 ]
 

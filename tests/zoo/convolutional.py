@@ -217,8 +217,8 @@ ENTRIES = (
     Entry("ResNet20 (projection shortcuts)", lambda: scaled(resnet20(), 1.0), _small_image, 0.99),
     Entry("ResNet20 (padding shortcuts)", lambda: scaled(PaddedResNet(), 1.0), _small_image, 0.99),
     Entry("ResNet-18 (torchvision shape)", _resnet18, _image, 0.99),
-    Entry("ResNet-50 (torchvision shape)", _resnet50, _image, 0.99),
-    Entry("ResNeXt (grouped convolutions)", _resnext, _image, 0.99),
+    Entry("ResNet-50 (torchvision shape)", _resnet50, _image, 0.99, large=True),
+    Entry("ResNeXt (grouped convolutions)", _resnext, _image, 0.99, large=True),
 )
 
 LARGE = (

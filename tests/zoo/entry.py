@@ -21,6 +21,7 @@ class Entry:
     inputs: Callable[[], Inputs]  # for forward, a batch of 2; a dict holds keyword arguments
     movable: float  # smallest acceptable share: elements of tensors with a movable axis / all
     requires: str | None = None  # the optional package that has the model
+    large: bool = False  # of many layers: seconds to trace
 
 
 def lively(entry: Entry) -> Entry:

@@ -238,7 +238,7 @@ def _image() -> tuple[object, ...]:
 
 ENTRIES = (
     Entry("MobileNetV2", MobileNetV2, _image, 0.99),
-    Entry("MobileNetV3", MobileNetV3, _image, 0.99),
-    Entry("EfficientNet", EfficientNet, _image, 0.99),
+    Entry("MobileNetV3", MobileNetV3, _image, 0.99, large=True),
+    Entry("EfficientNet", EfficientNet, _image, 0.99, large=True),
     Entry("ConvNeXt", lambda: ConvNeXt((12, 20, 28), (1, 2, 1)), _image, 0.99),
 )

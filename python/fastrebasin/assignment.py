@@ -178,10 +178,10 @@ class _Stack(NamedTuple):
         elif self.costs.shift is not None:
             col_duals = col_duals + self.costs.shift[:, 0, :]
         objective = self.costs.objective(pair_costs)
-        fields = [row_ind, col_ind, row_duals, col_duals, objective, solved.gap]
-        if not self.is_batch:
-            fields = [field[0] for field in fields]
-        return Assignment(*(torch.as_tensor(f) if self.is_tensor else f for f in fields))
+        fields: list[Any] = [row_ind, col_ind, row_duals, col_duals, objective, solved.gap]
+        if self.is_tensor:
+            fields = list(map(torch.from_numpy, fields))
+        return Assignment(*(fields if self.is_batch else (field[0] for field in fields)))
 
 
 def _solve(stacks: list[_Stack], maximize: bool, name: Callable[[int], str]) -> list[Assignment]:

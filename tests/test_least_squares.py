@@ -155,6 +155,30 @@ def test_a_strong_ridge_gives_the_average() -> None:
     assert all(torch.allclose(state[n], mean[n], atol=1e-4) for n in mean if n.endswith("weight"))
 
 
+class Recurrent(nn.Module):
+    """A layer that runs twice, and what works in place on what it gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = nn.Linear(5, 5)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.step(self.relu(self.step(x)))
+        return out
+
+
+def test_layers_that_run_twice_and_dependent_inputs() -> None:
+    model = Recurrent()
+    x = torch.randn(40, 5)
+    merged = least_squares(model, model, (x, torch.zeros(40)), ridge=0.0)
+    assert torch.allclose(merged(x), model(x), atol=1e-4)
+    x[:, 3] = x[:, 1]
+    a, b = nn.Linear(5, 2), nn.Linear(5, 2)
+    merged = least_squares(a, b, ((x[:20], x[:20]), (x[20:], x[20:])), ridge=0.0)
+    assert all(torch.isfinite(tensor).all() for tensor in merged.state_dict().values())
+
+
 def teachers() -> tuple[MLP, MLP, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """Return two classifiers of different classes on different inputs, and their data."""
     x = torch.randn(2, 400, 10)
@@ -222,6 +246,8 @@ def test_misuse_is_refused_by_name() -> None:
             way(a, a, (torch.full((9, 4), torch.inf), torch.zeros(9)))
         with pytest.raises(ValueError, match="don't fit together"):
             way(a, MLP(4, (9,), 2), data)
+        with pytest.raises(ValueError, match=r"one source, or A's and B's, got 3 sources"):
+            way(a, a, (data, data, data))
     with pytest.raises(ValueError, match=r"ridge must be finite.*batch_size must be at least 1"):
         least_squares(a, a, data, ridge=-1, batch_size=0)
     with pytest.raises(ValueError, match="shrink must be from 0 to 1"):

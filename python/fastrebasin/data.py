@@ -32,6 +32,7 @@ __all__ = [
     "mixture_length",
     "on_device",
     "sources",
+    "sources_of_two",
     "weighted_batches",
 ]
 
@@ -117,6 +118,18 @@ def sources(data: Data) -> tuple[Examples, ...]:
     if any(len(source) == 0 for source in found):
         raise ValueError("data must not be empty")
     return found
+
+
+def sources_of_two(data: Data) -> tuple[Examples, Examples]:
+    """Return A's source and B's: a single one serves both.
+
+    Raises:
+        ValueError: there are more, or one is wrong; see `sources`.
+    """
+    parts = sources(data)
+    if len(parts) > 2:
+        raise ValueError(f"data must be one source, or A's and B's, got {len(parts)} sources")
+    return parts[0], parts[-1]
 
 
 def batches(source: Examples, batch_size: int) -> Iterator[Batch]:

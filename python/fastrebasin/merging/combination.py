@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fastrebasin.augmentation import Augment
-from fastrebasin.data import Data, sources
+from fastrebasin.data import Data, sources_of_two
 from fastrebasin.merging.distillation import distil
 from fastrebasin.merging.fisher import fisher_information, fisher_mean
 from fastrebasin.merging.interpolation import interpolate, slerp
@@ -67,11 +67,10 @@ class Combination(NamedTuple):
 
 
 def _fisher(given: Aligned) -> nn.Module:
-    parts = sources(given.data)
-    models = (given.model_a, given.model_b)
+    pairs = zip((given.model_a, given.model_b), sources_of_two(given.data), strict=True)
     fisher_a, fisher_b = (
         fisher_information(model, part, seed=given.seed, progress=given.progress)
-        for model, part in zip(models, parts * (2 // len(parts)), strict=True)
+        for model, part in pairs
     )
     return given.average(lambda a, b: fisher_mean(a, b, fisher_a, fisher_b))
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fastrebasin._progress import bar
 from fastrebasin.augmentation import Augment, augmented
 from fastrebasin.checkpoints import check_finite
-from fastrebasin.data import Data, Examples, sources
+from fastrebasin.data import Data, Examples, sources_of_two
 from fastrebasin.merging.interpolation import interpolate
 from fastrebasin.merging.linear_layers import (
     LinearLayer,
@@ -91,8 +91,7 @@ def least_squares(
     teachers = [copy.deepcopy(model).eval() for model in (model_a, model_b)]
     merged = copy.deepcopy(teachers[0])
     merged.load_state_dict(interpolate(model_a.state_dict(), model_b.state_dict()))
-    parts = sources(data)
-    parts = parts * 2 if len(parts) == 1 else parts
+    parts = sources_of_two(data)
     streams = [_Stream(part, augment, batch_size, seed) for part in parts]
     device = next(merged.parameters()).device
     layers = linear_layers(teachers[0], parts[0].take(torch.arange(1))[0].to(device))

@@ -113,7 +113,8 @@ def passing(
     def note(
         _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
     ) -> None:
-        seen.append((*args, *kwargs.values())[0] if side == "input" else output)
+        value = (*args, *kwargs.values())[0] if side == "input" else output
+        seen.append(value if calls == 1 else value.clone())  # what comes behind may work in place
         if len(seen) == calls:
             raise _Reached
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fastrebasin._progress import bar
 from fastrebasin.checkpoints import check_finite
-from fastrebasin.data import Data, Examples, batches, sources
+from fastrebasin.data import Data, Examples, batches, sources_of_two
 from fastrebasin.merging.interpolation import interpolate
 from fastrebasin.merging.linear_layers import LinearLayer, inputs_of, linear_layers, passing
 from fastrebasin.statistics import Moments
@@ -67,8 +67,7 @@ def regmean(
     merged = copy.deepcopy(model_a).eval()
     merged.load_state_dict(interpolate(model_a.state_dict(), model_b.state_dict()))
     models = [copy.deepcopy(model).eval() for model in (model_a, model_b)]
-    parts = sources(data)
-    parts = parts * 2 if len(parts) == 1 else parts
+    parts = sources_of_two(data)
     device = next(merged.parameters()).device
     layers = linear_layers(models[0], parts[0].take(torch.arange(1))[0].to(device))
     for layer in bar(layers, "RegMean", progress=progress, unit="layer"):

@@ -18,6 +18,7 @@ from fastrebasin.statistics import Moments
 __all__ = ["STRENGTHS", "Fit", "Regression"]
 
 STRENGTHS = tuple(10.0**k for k in range(-5, 1))  # of the ridge, in mean squares of the inputs
+_LEAST = 1e-10  # keeps inputs that depend on each other from having no solution
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class Regression:
         return all(bool(torch.isfinite(m.scatter).all()) for m in self.moments)
 
     def merge(self, other: Regression) -> None:
-        """Add another's observations, so that all of them count as many as all here."""
+        """Add another's observations, so that all of them count as many as all here.
+
+        The other is used up.
+        """
         counts = [sum(m.count for m in each.moments) for each in (self, other)]
         for mine, its in zip(self.moments, other.moments, strict=True):
             if counts[0] and its.count:
@@ -106,7 +110,7 @@ class _Normal:
         """Return the weights and the intercepts."""
         ridged = self._xx.clone()
         # Inputs that are always zero, such as a black border, leave the prior as it is.
-        ridge = strength * self._xx.diagonal().mean()
+        ridge = max(strength, _LEAST) * self._xx.diagonal().mean()
         ridged.diagonal().add_(ridge.clamp_min(torch.finfo(torch.float64).tiny))
         rest = self._xz - self._xx @ prior.T
         weight = prior + torch.cholesky_solve(rest, torch.linalg.cholesky(ridged)).T

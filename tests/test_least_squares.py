@@ -114,6 +114,19 @@ def test_batch_norm_is_folded_where_it_alone_reads_a_layer(factory: type[nn.Modu
     assert folded == (set() if factory is Preactivated else expected)
 
 
+def test_computed_weights_are_averaged() -> None:
+    a, b = (
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)), nn.Linear(6, 2))
+        for _ in range(2)
+    )
+    data = torch.randn(40, 4), torch.zeros(40)
+    mean = interpolate(a.state_dict(), b.state_dict())
+    for way in (least_squares, regmean):
+        found = way(a, b, data).state_dict()
+        assert all(torch.allclose(found[n], mean[n]) for n in mean if n.startswith("0."))
+        assert not torch.allclose(found["1.weight"], mean["1.weight"])
+
+
 def test_tied_weights_are_no_layers() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     assert len(linear_layers(model, torch.randn(1, 4))) == 2

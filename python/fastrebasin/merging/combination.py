@@ -31,7 +31,7 @@ class Aligned:
     Attributes:
         model_a, model_b: in eval mode.
         data: of both, for the ways that need some.
-        base: what both were trained from, for the ways that need it.
+        base: what both were trained from, for the ways that need it; else empty.
         augment: of images in `data`.
         seed: of random choices.
         progress: show bars on a terminal.
@@ -40,7 +40,7 @@ class Aligned:
     model_a: nn.Module
     model_b: nn.Module
     data: Data | None
-    base: Params | None
+    base: Params
     augment: Augment
     seed: int
     progress: bool
@@ -93,8 +93,16 @@ def _distillation(given: Aligned) -> nn.Module:
     )  # fmt: skip
 
 
-def _with_base(way: Callable[..., Params]) -> Callable[[Aligned], nn.Module]:
-    return lambda given: given.average(lambda a, b: way(given.base, [a, b]))
+def _task_arithmetic(given: Aligned) -> nn.Module:
+    return given.average(lambda a, b: task_arithmetic(given.base, [a, b]))
+
+
+def _ties(given: Aligned) -> nn.Module:
+    return given.average(lambda a, b: ties(given.base, [a, b]))
+
+
+def _dare(given: Aligned) -> nn.Module:
+    return given.average(lambda a, b: dare(given.base, [a, b], seed=given.seed))
 
 
 COMBINATIONS: Mapping[str, Combination] = {
@@ -104,10 +112,7 @@ COMBINATIONS: Mapping[str, Combination] = {
     "regmean": Combination(_regmean, "data"),
     "least-squares": Combination(_least_squares, "data", settled=True),
     "distillation": Combination(_distillation, "data", settled=True),
-    "task-arithmetic": Combination(_with_base(task_arithmetic), "base"),
-    "ties": Combination(_with_base(ties), "base"),
-    "dare": Combination(
-        lambda given: given.average(lambda a, b: dare(given.base or {}, [a, b], seed=given.seed)),
-        "base",
-    ),
+    "task-arithmetic": Combination(_task_arithmetic, "base"),
+    "ties": Combination(_ties, "base"),
+    "dare": Combination(_dare, "base"),
 }

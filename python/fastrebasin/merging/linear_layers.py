@@ -6,6 +6,7 @@ behind a layer belongs to it: at rest it is linear, too.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from fastrebasin._calls import tensors_in
 from fastrebasin.merging.regression import Fit
+from fastrebasin.normalization.layers import owners_of_weights, watched
 
 __all__ = ["LinearLayer", "inputs_of", "linear_layers", "outputs_of", "passing", "read", "write"]
 
@@ -61,41 +63,35 @@ class LinearLayer:
 def linear_layers(model: nn.Module, x: Tensor) -> list[LinearLayer]:
     """Return the layers in the order in which a network in eval mode first runs them.
 
-    Left out are those whose weights other modules share.
+    Left out are those whose weights other modules share, or that compute them from others.
     """
     calls: dict[str, int] = {}
     made_by: dict[int, str] = {}  # outputs, by their address
-    alive: list[object] = []  # so that no other gets it
+    alive: list[Tensor] = []  # so that no other gets it
     norms: dict[str, str] = {}
-    names = {module: name for name, module in model.named_modules()}
-
-    def note(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        if isinstance(module, _BatchNorm):
-            maker = made_by.get(id(args[0]) if args else 0)
-            if maker is not None and module.affine and module.track_running_stats:
-                norms[maker] = names[module]
-            return
-        calls[names[module]] = calls.get(names[module], 0) + 1
-        made_by[id(output)] = names[module]
-        alive.append(output)
-
     kinds = (nn.Linear, *_CONVOLUTIONS, _BatchNorm)
-    handles = [m.register_forward_hook(note) for m in names if isinstance(m, kinds)]
-    try:
-        with torch.no_grad():
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    shared = _shared(model)
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
+
+    def see(name: str, inputs: Tensor, output: Tensor) -> None:
+        module = modules[name]
+        if not isinstance(module, _BatchNorm):
+            calls[name] = calls.get(name, 0) + 1
+            made_by[id(output)] = name
+            alive.append(output)
+        elif id(inputs) in made_by and module.affine and module.track_running_stats:
+            norms[made_by[id(inputs)]] = name
+
+    with watched(model, modules, see):
+        model(x)
+    owners = owners_of_weights(model)
     found = []
     for name, count in calls.items():
-        if _join(name, "weight") in shared:
+        if name not in owners:
             continue
         norm = norms.get(name) if count == 1 else None
         if norm is not None and not _can_be_folded(model, name, norm, x):
             norm = None
-        bias = model.get_submodule(name).bias
+        bias = modules[name].bias
         found.append(LinearLayer(name, norm, count, norm is not None or bias is not None))
     return found
 
@@ -110,22 +106,14 @@ def passing(
     """Return what goes into a module or comes out, each of the times that it runs."""
     seen: list[Tensor] = []
 
-    def note(
-        _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
-    ) -> None:
-        value = (*args, *kwargs.values())[0] if side == "input" else output
+    def see(_: str, inputs: Tensor, output: Tensor) -> None:
+        value = inputs if side == "input" else output
         seen.append(value if calls == 1 else value.clone())  # what comes behind may work in place
         if len(seen) == calls:
             raise _Reached
 
-    handle = model.get_submodule(name).register_forward_hook(note, with_kwargs=True)
-    try:
-        with torch.no_grad():
-            model(x)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
+    with contextlib.suppress(_Reached), watched(model, [name], see):
+        model(x)
     return seen
 
 
@@ -220,14 +208,6 @@ def _can_be_folded(model: nn.Module, name: str, norm: str, x: Tensor) -> bool:
         torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(a.abs().max()))
         for a, b in zip(before, after, strict=True)
     )
-
-
-def _shared(model: nn.Module) -> set[str]:
-    """Return the names of parameters that have several."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name for several in names.values() if len(several) > 1 for name in several}
 
 
 def _join(module: str, part: str) -> str:

@@ -133,7 +133,9 @@ def merge(
         permutation = matching.permutation
         model_b.load_state_dict(apply_permutation(spec, permutation, model_b.state_dict()))
         report |= {"objective": matching.objective, "sweeps": matching.sweeps}
-    pair = Aligned(copy.deepcopy(model_a).eval(), model_b, data, base, augment, seed, progress)
+    pair = Aligned(
+        copy.deepcopy(model_a).eval(), model_b, data, base or {}, augment, seed, progress
+    )
     way = COMBINATIONS[combine]
     merged = way.make(pair)
     if normalize == "auto":

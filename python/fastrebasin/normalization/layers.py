@@ -18,6 +18,7 @@ __all__ = [
     "channel_axis",
     "layers_to_correct",
     "on_input",
+    "owners_of_weights",
     "watched",
 ]
 
@@ -52,22 +53,24 @@ def layers_to_correct(model: nn.Module, stream: Iterable[Tensor]) -> Layers:
             model(x)
     for handle in handles:
         handle.remove()
-    uses = collections.Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    owners = owners_of_weights(model)
     return {
         name: layers[name]
         for name in calls[:-1]
-        if name not in normalized and calls.count(name) == 1 and _owns(layers[name], uses)
+        if name not in normalized and calls.count(name) == 1 and name in owners
     }
 
 
-def _owns(layer: nn.Module, uses: Mapping[int, int]) -> bool:
-    """Tell whether the weight and bias are a layer's alone, and not computed from others."""
-    own = layer._parameters
-    return (
-        own.get("weight") is not None
-        and "bias" in own
-        and all(uses[id(p)] == 1 for p in own.values() if p is not None)
-    )
+def owners_of_weights(model: nn.Module) -> set[str]:
+    """Return the modules whose weight and bias are theirs alone, and not computed from others."""
+    uses = collections.Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    return {
+        name
+        for name, module in model.named_modules()
+        if module._parameters.get("weight") is not None
+        and "bias" in module._parameters
+        and all(uses[id(p)] == 1 for p in module._parameters.values() if p is not None)
+    }
 
 
 @contextlib.contextmanager

@@ -237,6 +237,17 @@ def test_reproduce_shows_what_each_step_gives(
     assert repeated["per class"]["2"]["distillation"]["mixture"] == ways["distillation"]["mixture"]
 
 
+def test_reproduce_refuses_before_it_trains(tmp_path: Path) -> None:
+    code, text = invoke("reproduce", "rotate", "-o", tmp_path / "out")
+    assert code == 1
+    assert "pair must be one of" in text
+    assert not (tmp_path / "out").exists()
+    code, text = invoke("reproduce", "rotated", "--per-class", 1000, "-o", tmp_path / "out")
+    assert code == 1
+    assert "per_class is 1000, but these classes have fewer" in text
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_info_prints_versions() -> None:
     code, text = invoke("info")
     assert code == 0

@@ -76,8 +76,8 @@ def reproduce(
     Networks in the folder aren't trained again.
     """
     with errors():
-        output.mkdir(parents=True, exist_ok=True)
         loaded = load_pair(pair, data_dir)
+        output.mkdir(parents=True, exist_ok=True)
         counts = per_class or [1, 10, 100]
         runs = [
             few_images(loaded, per_class=counts, seed=k, keep=output, progress=not quiet)

@@ -64,14 +64,17 @@ def few_images(
         keep: a folder for the trained networks: those that are there aren't trained again.
         progress: show bars on a terminal.
     """
+    few = {  # drawn first: too few images show before anything is trained
+        count: (coreset(pair.a, count, 2 * seed), coreset(pair.b, count, 2 * seed + 1))
+        for count in per_class
+    }
     tests, epochs = (pair.a.test, pair.b.test), pair.recipe.train_epochs
     model_a = _trained(pair, "A", pair.a.train, epochs[0], 2 * seed, keep, progress)
     model_b = _trained(pair, "B", pair.b.train, epochs[1], 2 * seed + 1, keep, progress)
     both = pair.a.train, pair.b.train
     oracle = _trained(pair, "both", both, min(epochs), 0, keep, progress)
     result = FewImages(seed, evaluate(oracle, tests))
-    for count in per_class:
-        data = coreset(pair.a, count, 2 * seed), coreset(pair.b, count, 2 * seed + 1)
+    for count, data in few.items():
         seconds: dict[str, float] = {}
         ways = _ways(model_a, model_b, data, seed, seconds, progress)
         result.scores[count] = {name: evaluate(merged, tests) for name, merged in ways}

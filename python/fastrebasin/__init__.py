@@ -39,7 +39,7 @@ from fastrebasin.permutation import (
     invert,
     random_permutation,
 )
-from fastrebasin.reduction import random_coreset
+from fastrebasin.reduction import ReducedSet, select_coreset
 from fastrebasin.spec import PermutationSpec
 from fastrebasin.tracing import TracingWarning, trace
 
@@ -56,6 +56,7 @@ __all__ = [
     "NestedAssignment",
     "Permutation",
     "PermutationSpec",
+    "ReducedSet",
     "Score",
     "TracingWarning",
     "activation_matching",
@@ -72,10 +73,10 @@ __all__ = [
     "linear_sum_assignment",
     "merge",
     "merge_many",
-    "random_coreset",
     "random_permutation",
     "repair",
     "reset_batch_norm",
+    "select_coreset",
     "sinkhorn_matching",
     "solve_assignment",
     "solve_nested_assignment",

@@ -40,7 +40,8 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 WeightedBatch: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Examples, labels, and the weight of each example in a mean over all data."""
 Data: TypeAlias = object
-"""Tensors `(x, y)`, a data set of such pairs, a loader of such batches, or several of these."""
+"""Tensors `(x, y)`, a data set of such pairs, a loader of such batches, a file or a `ReducedSet` of
+examples, or several of these."""
 
 
 _RESIDENT_BYTES = 2**30
@@ -238,12 +239,12 @@ def _is_tensors(data: Sequence[object]) -> bool:
 
 def _is_source(entry: object) -> bool:
     """Tell a source from an example `(x, label)`, and from what is neither."""
-    if isinstance(entry, Examples):
+    if isinstance(entry, (Examples, str, Path)):
         return True
     if isinstance(entry, (tuple, list)):
         label = entry[1] if len(entry) == 2 else ()
         return not isinstance(label, (int, float, str)) and getattr(label, "ndim", 1) > 0
-    if isinstance(entry, (Tensor, np.ndarray, Mapping, str)):
+    if isinstance(entry, (Tensor, np.ndarray, Mapping)):
         return False
     return isinstance(entry, Iterable) or (
         hasattr(entry, "__getitem__") and hasattr(entry, "__len__")
@@ -253,6 +254,8 @@ def _is_source(entry: object) -> bool:
 def _source(data: object) -> Examples:
     if isinstance(data, Examples):
         return data
+    if isinstance(data, (str, Path)):
+        return _Tensors(*load_examples(data))
     if isinstance(data, (tuple, list)) and _is_tensors(data):
         return _Tensors(data[0], data[1])
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
@@ -265,7 +268,7 @@ def _source(data: object) -> Examples:
             raise ValueError("data must not be empty")
         return _Tensors(torch.cat([x for x, _ in collected]), torch.cat([y for _, y in collected]))
     raise TypeError(
-        "data must be tensors (x, y), a data set, a loader, or several of these, "
+        "data must be tensors (x, y), a data set, a loader, a file, or several of these, "
         f"got {type(data).__name__}"
     )
 

@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from fastrebasin.experiments.data_sets import DataSet
-from fastrebasin.reduction import random_coreset
+from fastrebasin.reduction import select_coreset
 
 __all__ = ["coreset", "timed"]
 
 
 def coreset(data: DataSet, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return so many training images of each class, drawn at random, and their labels."""
-    images, labels = data.train
-    indices = random_coreset(labels, per_class, seed=seed)
-    return images[indices], labels[indices]
+    chosen = select_coreset(data.train, "random", per_class=per_class, seed=seed, progress=False)
+    return chosen.images, chosen.labels
 
 
 @contextmanager

@@ -220,12 +220,17 @@ def test_reproduce_shows_what_each_step_gives(
     arguments = ("reproduce", "rotated", "--per-class", 2, "-o", tmp_path / "out", "--quiet")
     code, text = invoke(*arguments)
     assert code == 0, text
-    for row in ("average", "least squares", "distillation", "one network trained on all data"):
+    rows = "average", "weight matching", "activation matching", "least squares", "distillation"
+    for row in (*rows, "one network trained on all data"):
         assert f"\n  {row} " in text
     found = json.loads((tmp_path / "out" / "rotated.json").read_text())["runs"][0]
     ways = found["per class"]["2"]
-    accuracy = [way["mixture"]["accuracy"] for way in ways.values()]
-    assert accuracy[0] < accuracy[2] < found["trained on both"]["mixture"]["accuracy"]
+    accuracy = {name: way["mixture"]["accuracy"] for name, way in ways.items()}
+    assert (
+        accuracy["average"]
+        < accuracy["least squares"]
+        < found["trained on both"]["mixture"]["accuracy"]
+    )
     kept = sorted((tmp_path / "out").glob("*.safetensors"))
     assert [path.name for path in kept] == [
         f"rotated-{name}.safetensors" for name in ("A-0", "B-1", "both-0")

@@ -9,6 +9,7 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from fastrebasin.checkpoints import check_fit, load_checkpoint
 from fastrebasin.experiments import demo, pairs
 from fastrebasin.experiments.comparison import compare
 from fastrebasin.experiments.data_sets import (
+    cifar10,
     colour_32,
     digits,
     idx_folder,
@@ -26,7 +28,7 @@ from fastrebasin.experiments.data_sets import (
 )
 from fastrebasin.experiments.models import MLP, digits_mlp
 from fastrebasin.experiments.pairs import Pair, load_pair
-from fastrebasin.experiments.training import train
+from fastrebasin.experiments.training import cycle, jittered, train
 
 
 def write_idx(path: Path, tensor: torch.Tensor, *, packed: bool) -> None:
@@ -137,13 +139,69 @@ def test_usps_is_read_as_grey_images(tmp_path: Path) -> None:
         usps(tmp_path)
 
 
+def stand_in_cifar(folder: Path) -> np.ndarray:
+    """Write ten records to each file; return those of the test images."""
+    (folder / "cifar-10-batches-bin").mkdir()
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        records = rng.integers(256, size=(10, 3073), dtype=np.uint8)
+        records[:, 0] = np.arange(10)
+        (folder / "cifar-10-batches-bin" / f"{name}.bin").write_bytes(records.tobytes())
+    return records
+
+
+def test_cifar_is_read_plane_by_plane(tmp_path: Path) -> None:
+    records = stand_in_cifar(tmp_path)
+    found = cifar10(tmp_path)
+    assert found.train[0].shape == (50, 3, 32, 32)
+    images, labels = found.test
+    assert labels.tolist() == list(range(10))
+    green = (records[7, 1 + 1024 + 32 * 5 + 3] / 255 - 0.456) / 0.224  # row 5, column 3
+    assert images[7, 1, 5, 3].item() == pytest.approx(green, abs=1e-5)
+    path = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
+    for damage, message in ((b"junk", "records of 3073 bytes, got 4"), (b"\xff" * 3073, "above 9")):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match=message):
+            cifar10(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"test_batch\.bin"):
+        cifar10(tmp_path)
+
+
+def test_jitter_moves_and_mirrors() -> None:
+    image = torch.rand(1, 2, 6, 5)
+    padded = torch.nn.functional.pad(image[0], (1, 1, 1, 1))
+    windows = [padded[:, r : r + 6, c : c + 5] for r in range(3) for c in range(3)]
+    expected = [*windows, *(window.flip(2) for window in windows)]
+    found = jittered(image.expand(500, -1, -1, -1), torch.Generator().manual_seed(0), reach=1)
+    matches = torch.tensor([[torch.equal(one, other) for other in expected] for one in found])
+    assert (matches.sum(1) == 1).all()
+    assert (matches.sum(0) > 0).all()
+
+
+def test_one_cycle_ends_at_rest() -> None:
+    rates = [cycle(step, 100) for step in range(101)]
+    assert max(rates) == rates[20] == 1
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[100] == 0
+    x, y = torch.eye(4), torch.tensor([0, 1, 0, 1])
+    ends = [
+        train(lambda: MLP(4, (), 2), (x, y), epochs=20, batch_size=1, one_cycle=one, seed=1)
+        for one in (False, True)
+    ]
+    assert not torch.equal(ends[0](x), ends[1](x))
+
+
 def test_pairs(tmp_path: Path) -> None:
     for name in ("MNIST", "FashionMNIST"):
         stand_in(tmp_path, name)
     stand_in_usps(tmp_path)
+    stand_in_cifar(tmp_path)
     for name in pairs.pair_names():
         loaded = load_pair(name, tmp_path)
-        shape = (3, 32, 32) if name == "usps" else (1, 28, 28)
+        colour = name == "usps" or name.startswith("cifar")
+        shape = (3, 32, 32) if colour else (1, 28, 28)
         assert loaded.a.train[0].shape[1:] == loaded.b.train[0].shape[1:] == shape
         loaded.recipe.factory()(loaded.a.test[0])
     with pytest.raises(ValueError, match="pair must be one of rotated, split, fashion, usps"):

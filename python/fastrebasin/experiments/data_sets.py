@@ -15,14 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["DataSet", "colour_32", "digits", "idx_folder", "only_classes", "rotated", "usps"]
+__all__ = [
+    "DataSet", "cifar10", "colour_32", "digits", "idx_folder", "only_classes", "rotated", "usps",
+]  # fmt: skip
 
 _IDX_UINT8 = 0x08
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of each channel
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images (n, c, h, w), float32 in [0, 1], and int64 labels (n,), to train on and to test on."""
+    """Images (n, c, h, w), float32, and int64 labels (n,), to train on and to test on.
+
+    Pixels are in [0, 1] unless a function that makes a set says otherwise.
+    """
 
     name: str
     train: tuple[Tensor, Tensor]
@@ -85,6 +91,24 @@ def usps(data_dir: str | Path) -> DataSet:
     """
     folder = Path(data_dir) / "USPS"
     return DataSet("USPS", _read_libsvm(folder / "usps.bz2"), _read_libsvm(folder / "usps.t.bz2"))
+
+
+def cifar10(data_dir: str | Path) -> DataSet:
+    """Read `data_dir/cifar-10-batches-bin`, normalised as ImageNet is: channels have mean 0.
+
+    Args:
+        data_dir: the folder in which the archive of CIFAR-10's binary version was unpacked.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images" (2009).
+    """
+    folder = Path(data_dir) / "cifar-10-batches-bin"
+    train = [_read_cifar(folder / f"data_batch_{number}.bin") for number in range(1, 6)]
+    images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
+    return DataSet("CIFAR-10", (images, labels), _read_cifar(folder / "test_batch.bin"))
 
 
 def colour_32(data: DataSet) -> DataSet:
@@ -153,3 +177,16 @@ def _read_libsvm(path: Path) -> tuple[Tensor, Tensor]:
     except (OSError, EOFError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return (images + 1) / 2, labels
+
+
+def _read_cifar(path: Path) -> tuple[Tensor, Tensor]:
+    """Read records of a label and the red, green and blue plane of 32 x 32 bytes."""
+    content, record = path.read_bytes(), 1 + 3 * 32 * 32
+    if not content or len(content) % record:
+        raise ValueError(f"{path} should hold records of {record} bytes, got {len(content)} bytes")
+    records = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(-1, record)
+    if int(records[:, 0].max()) > 9:
+        raise ValueError(f"{path} has a label above 9")
+    mean, deviation = torch.tensor(_IMAGENET)[:, :, None, None]
+    images = records[:, 1:].reshape(-1, 3, 32, 32).float().div_(255)
+    return images.sub_(mean).div_(deviation), records[:, 0].long()

@@ -7,7 +7,6 @@ merge are ours. Nothing but the images serves to merge, no label of them, and no
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,11 @@ from fastrebasin.evaluation import Evaluation, evaluate
 from fastrebasin.experiments.pairs import Pair
 from fastrebasin.experiments.steps import coreset, timed
 from fastrebasin.experiments.training import train
-from fastrebasin.matching import activation_matching
+from fastrebasin.matching import activation_matching, weight_matching
 from fastrebasin.merging import distil, interpolate, least_squares
-from fastrebasin.permutation import apply_permutation
+from fastrebasin.normalization import has_batch_norm, reset_batch_norm
+from fastrebasin.permutation import Permutation, apply_permutation
+from fastrebasin.spec import PermutationSpec
 from fastrebasin.tracing import trace
 
 __all__ = ["FewImages", "few_images"]
@@ -38,7 +39,7 @@ class FewImages:
         oracle: scores on both test sets of a network that was trained on both training sets, the
             same for all seeds.
         scores: of what each way to merge makes, for each number of images per class.
-        seconds: that each way took by itself; the average has what matching took.
+        seconds: that each way took by itself.
     """
 
     seed: int
@@ -94,7 +95,9 @@ def _trained(
         return model.eval()
     model = train(
         recipe.factory, data, epochs=epochs, lr=recipe.train_lr, batch_size=recipe.train_batch,
-        seed=seed, label=f"train {name}", progress=progress,
+        weight_decay=recipe.train_weight_decay, one_cycle=recipe.train_one_cycle,
+        jitter=recipe.train_jitter, bfloat16=recipe.train_bfloat16, seed=seed,
+        label=f"train {name}", progress=progress,
     )  # fmt: skip
     if path is not None:
         save_checkpoint(model.state_dict(), path)
@@ -110,15 +113,28 @@ def _ways(
     progress: bool,
 ) -> Iterator[tuple[str, nn.Module]]:
     """Yield what each way makes of the models, and note how long it takes."""
-    start = time.perf_counter()
+
+    def averages(way: str, aligned: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        average = copy.deepcopy(model_a)
+        average.load_state_dict(interpolate(model_a.state_dict(), aligned.state_dict()))
+        yield way, average
+        if has_batch_norm(average):
+            name = f"{way}, BatchNorm reset"
+            with timed(seconds, name):
+                reset = reset_batch_norm(average, data, seed=seed, progress=progress)
+            yield name, reset
+
+    seconds["average"] = 0.0
+    yield from averages("average", model_b)
     spec = trace(model_a, data[0][0][:8])
-    more = tuple(augmented(part, "auto", seed) for part in sources(data))
-    found = activation_matching(spec, model_a, model_b, more, seed=seed, progress=progress)
-    aligned, average = copy.deepcopy(model_b), copy.deepcopy(model_a)
-    aligned.load_state_dict(apply_permutation(spec, found.permutation, model_b.state_dict()))
-    average.load_state_dict(interpolate(model_a.state_dict(), aligned.state_dict()))
-    seconds["average"] = time.perf_counter() - start
-    yield "average", average
+    with timed(seconds, "weight matching"):
+        found = weight_matching(spec, model_a.state_dict(), model_b.state_dict(), seed=seed)
+    yield from averages("weight matching", _moved(model_b, spec, found.permutation))
+    with timed(seconds, "activation matching"):
+        more = tuple(augmented(part, "auto", seed) for part in sources(data))
+        found = activation_matching(spec, model_a, model_b, more, seed=seed, progress=progress)
+    aligned = _moved(model_b, spec, found.permutation)
+    yield from averages("activation matching", aligned)
     name = "least squares, images as they are"
     with timed(seconds, name):
         plain = least_squares(model_a, aligned, data, augment=None, seed=seed, progress=progress)
@@ -129,3 +145,9 @@ def _ways(
     with timed(seconds, "distillation"):
         learned = distil(solved, [model_a, aligned], data, seed=seed, progress=progress)
     yield "distillation", learned
+
+
+def _moved(model: nn.Module, spec: PermutationSpec, permutation: Permutation) -> nn.Module:
+    moved = copy.deepcopy(model)
+    moved.load_state_dict(apply_permutation(spec, permutation, model.state_dict()))
+    return moved

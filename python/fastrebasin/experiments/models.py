@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["MLP", "VGG", "ResNet", "colour_mlp", "digits_mlp", "mnist_mlp", "resnet20", "vgg11"]
+__all__ = [
+    "MLP",
+    "VGG",
+    "ResNet",
+    "colour_mlp",
+    "digits_mlp",
+    "mnist_mlp",
+    "resnet20",
+    "resnet20x4",
+    "vgg11",
+]
 
 _VGG11_CHANNELS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 
@@ -142,3 +152,8 @@ def vgg11(width: float = 1.0, classes: int = 10) -> VGG:
 def resnet20(width: int = 1, classes: int = 10) -> ResNet:
     """Return ResNet20; the paper's has width 16."""
     return ResNet(width=width, classes=classes)
+
+
+def resnet20x4() -> ResNet:
+    """Return ResNet20 of width 4, for 10 classes."""
+    return resnet20(4)

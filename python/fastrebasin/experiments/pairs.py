@@ -10,6 +10,7 @@ from torch import nn
 
 from fastrebasin.experiments.data_sets import (
     DataSet,
+    cifar10,
     colour_32,
     digits,
     idx_folder,
@@ -17,7 +18,7 @@ from fastrebasin.experiments.data_sets import (
     rotated,
     usps,
 )
-from fastrebasin.experiments.models import colour_mlp, digits_mlp, mnist_mlp
+from fastrebasin.experiments.models import colour_mlp, digits_mlp, mnist_mlp, resnet20x4, vgg11
 
 __all__ = ["Pair", "Recipe", "load_pair", "pair_names"]
 
@@ -34,6 +35,10 @@ class Recipe:
     train_epochs: tuple[int, int] = (15, 15)  # of A and of B; the paper trains for 100
     train_batch: int = 500
     train_lr: float = 0.1
+    train_weight_decay: float = 0.0
+    train_one_cycle: bool = False
+    train_jitter: bool = False
+    train_bfloat16: bool = False
     full_epochs: int = 5
     full_lr: float = 0.1
     coreset_epochs: int = 1000
@@ -65,7 +70,18 @@ _USPS = Recipe(
     coreset_lr=0.5,
 )  # fmt: skip
 
-_NAMES = ("rotated", "split", "fashion", "usps")
+
+def _cifar(factory: Callable[[], nn.Module], epochs: int) -> Recipe:
+    """Return what two cores can train in an hour; the paper trains for 100 epochs."""
+    return Recipe(
+        factory, train_epochs=(epochs, epochs), train_batch=250, train_weight_decay=5e-4,
+        train_one_cycle=True, train_jitter=True, train_bfloat16=True,
+    )  # fmt: skip
+
+
+_CIFAR = {"cifar-vgg11": _cifar(vgg11, 5), "cifar-resnet20x4": _cifar(resnet20x4, 5)}
+
+_NAMES = ("rotated", "split", "fashion", "usps", *_CIFAR)
 
 
 def pair_names() -> tuple[str, ...]:
@@ -78,9 +94,10 @@ def load_pair(name: str, data_dir: str | Path | None = None, seed: int = 0) -> P
 
     Args:
         name: "rotated" (upright, turned by 90 degrees), "split" (classes 0-4, 5-9), or, with
-            `data_dir` only, "fashion" (MNIST, Fashion-MNIST) or "usps" (USPS, MNIST).
+            `data_dir` only, "fashion" (MNIST, Fashion-MNIST), "usps" (USPS, MNIST), "cifar-vgg11"
+            or "cifar-resnet20x4" (classes 0-4 and 5-9 of CIFAR-10).
         data_dir: folder with `MNIST/raw`, `FashionMNIST/raw` and `USPS`, with the files that
-            torchvision keeps there.
+            torchvision keeps there, and with `cifar-10-batches-bin`.
         seed: of the split of the digits into training and test images.
 
     Raises:
@@ -89,14 +106,20 @@ def load_pair(name: str, data_dir: str | Path | None = None, seed: int = 0) -> P
     """
     if name not in _NAMES:
         raise ValueError(f"pair must be one of {', '.join(_NAMES)}, got {name!r}")
-    if data_dir is None and name in ("fashion", "usps"):
+    if data_dir is None and name not in ("rotated", "split"):
         raise ValueError(f"the pair {name!r} needs a data folder")
+    if name in _CIFAR:
+        return _halves(name, cifar10(str(data_dir)), _CIFAR[name])
     base = digits(seed) if data_dir is None else idx_folder(data_dir, "MNIST")
     recipe = _DIGITS if data_dir is None else _MNIST
     if name == "rotated":
         return Pair(name, base, rotated(base), recipe)
     if name == "split":
-        return Pair(name, only_classes(base, range(5)), only_classes(base, range(5, 10)), recipe)
+        return _halves(name, base, recipe)
     if name == "usps":
         return Pair(name, colour_32(usps(str(data_dir))), colour_32(base), _USPS)
     return Pair(name, base, idx_folder(str(data_dir), "FashionMNIST"), _FASHION)
+
+
+def _halves(name: str, data: DataSet, recipe: Recipe) -> Pair:
+    return Pair(name, only_classes(data, range(5)), only_classes(data, range(5, 10)), recipe)

@@ -8,16 +8,13 @@ the minimum of the summed quadratic approximations demands.
 
 from __future__ import annotations
 
-import copy
-import functools
 import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn.functional import log_softmax, nll_loss
 
+from fastrebasin._example_gradients import example_gradients, widened
 from fastrebasin._progress import bar
 from fastrebasin.checkpoints import check_finite, misfits
 from fastrebasin.data import Batch, Data, Examples, mixture_length, sources, weighted_batches
@@ -71,7 +68,7 @@ def fisher_information(
     """
     _check_options(labels, batch_size, max_examples)
     check_finite({"model": model.state_dict()})
-    wide = _widened(model)
+    wide = widened(model)
     params = {name: parameter.detach() for name, parameter in wide.named_parameters()}
     first = next(iter(params.values()), torch.zeros(0))
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in params.items()}
@@ -83,7 +80,7 @@ def fisher_information(
         x = x.to(first.device, first.dtype if x.is_floating_point() else None)
         y = _labels(wide, x, y if labels == "data" else None, generator)
         total += weights.sum().item()
-        for name, gradient in _gradients(wide, params, x, y).items():
+        for name, gradient in example_gradients(wide, params, x, y).items():
             shares = weights.to(gradient)
             sums[name] += torch.tensordot(shares, gradient.square(), dims=1)
     fisher = {n: torch.zeros_like(t, dtype=first.dtype) for n, t in model.state_dict().items()}
@@ -170,14 +167,6 @@ class _Some(Examples):
         return self._source.take(self._indices[indices])
 
 
-def _widened(model: nn.Module) -> nn.Module:
-    """Return a copy in eval mode whose numbers are wide enough for squares of gradients."""
-    dtypes = (parameter.dtype for parameter in model.parameters())
-    return (
-        copy.deepcopy(model).eval().to(functools.reduce(torch.promote_types, dtypes, torch.float32))
-    )
-
-
 def _labels(model: nn.Module, x: Tensor, y: Tensor | None, generator: torch.Generator) -> Tensor:
     """Return labels, checked, or drawn from what the model predicts."""
     with torch.no_grad():
@@ -197,24 +186,6 @@ def _labels(model: nn.Module, x: Tensor, y: Tensor | None, generator: torch.Gene
             f"{tuple(y.shape)} from {y.min().item()} to {y.max().item()}"
         )
     return y.long().to(x.device)
-
-
-def _gradients(
-    model: nn.Module, params: dict[str, Tensor], x: Tensor, y: Tensor
-) -> dict[str, Tensor]:
-    """Return the gradients of each example's log-likelihood, examples first."""
-
-    def loss(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        logits = functional_call(model, params, (x[None],))
-        # Idempotent: right for logits and for log-probabilities.
-        return nll_loss(log_softmax(logits, dim=1), y[None])
-
-    try:
-        found: dict[str, Tensor] = vmap(grad(loss), in_dims=(None, 0, 0))(params, x, y)
-    except RuntimeError:  # what can't be mapped, such as branches that depend on values
-        single = [grad(loss)(params, *example) for example in zip(x, y, strict=True)]
-        found = {name: torch.stack([each[name] for each in single]) for name in params}
-    return found
 
 
 def _mean_entry(*fishers: Mapping[str, Tensor]) -> float:

@@ -106,7 +106,7 @@ def test_errors_name_everything_wrong() -> None:
         select("random", fraction=2)
     with pytest.raises(ValueError, match="vector of integers"):
         select_coreset((torch.zeros(3, 2), torch.zeros(3)), "random", per_class=1)
-    with pytest.raises(ValueError, match="method must be a selector or one of random"):
+    with pytest.raises(ValueError, match="method must be a selector or one of "):
         select("rnadom", per_class=1)
     with pytest.raises(ValueError, match="data must be one source, got 2"):
         select_coreset((examples(), examples()), "random", per_class=1)

@@ -1,7 +1,18 @@
 """Coresets: a few examples of each class, chosen from a data set."""
 
 from fastrebasin.reduction.coreset.chance import Random, Uniform
+from fastrebasin.reduction.coreset.geometry import Herding, KCenter
 from fastrebasin.reduction.coreset.selection import SELECTORS, select_coreset
 from fastrebasin.reduction.coreset.selector import Selector
+from fastrebasin.reduction.coreset.uncertainty import Uncertainty
 
-__all__ = ["SELECTORS", "Random", "Selector", "Uniform", "select_coreset"]
+__all__ = [
+    "SELECTORS",
+    "Herding",
+    "KCenter",
+    "Random",
+    "Selector",
+    "Uncertainty",
+    "Uniform",
+    "select_coreset",
+]

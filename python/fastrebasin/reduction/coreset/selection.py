@@ -12,13 +12,18 @@ from torch import nn
 from fastrebasin.data import Data
 from fastrebasin.reduction.coreset.candidates import Candidates
 from fastrebasin.reduction.coreset.chance import Random, Uniform
+from fastrebasin.reduction.coreset.geometry import Herding, KCenter
 from fastrebasin.reduction.coreset.selector import Selector, class_counts
+from fastrebasin.reduction.coreset.uncertainty import Uncertainty
 from fastrebasin.reduction.reduced import ReducedSet
 
 __all__ = ["SELECTORS", "select_coreset"]
 
 SELECTORS: Mapping[str, Callable[[], Selector]] = {
+    "herding": Herding,
+    "k-center": KCenter,
     "random": Random,
+    "uncertainty": Uncertainty,
     "uniform": Uniform,
 }
 """Rules of selection by name, with the settings that they have by default."""
@@ -106,4 +111,6 @@ def _selector(method: str | Selector) -> Selector:
 
 
 def _settings(selector: Selector) -> dict[str, str]:
-    return {name: str(value) for name, value in vars(selector).items()}
+    return {
+        name: getattr(value, "__qualname__", str(value)) for name, value in vars(selector).items()
+    }

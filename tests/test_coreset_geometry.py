@@ -192,7 +192,7 @@ def test_features_are_the_layer_s(rule: Selector) -> None:
 
 
 def test_herding_shifts_the_means_of_mnist_the_least(data_dir: Path) -> None:
-    x, y = (tensor[:4000] for tensor in idx_folder(data_dir, "MNIST").train)
+    x, y = (tensor[:2000] for tensor in idx_folder(data_dir, "MNIST").train)
     means = torch.stack([x[y == k].mean(0) for k in range(10)])
 
     def shift(method: str) -> float:

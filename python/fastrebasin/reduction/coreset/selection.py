@@ -12,6 +12,7 @@ from torch import nn
 from fastrebasin.data import Data
 from fastrebasin.reduction.coreset.candidates import Candidates
 from fastrebasin.reduction.coreset.chance import Random, Uniform
+from fastrebasin.reduction.coreset.dynamics import EL2N, Forgetting, GraNd
 from fastrebasin.reduction.coreset.geometry import Herding, KCenter
 from fastrebasin.reduction.coreset.selector import Selector, class_counts
 from fastrebasin.reduction.coreset.uncertainty import Uncertainty
@@ -20,6 +21,9 @@ from fastrebasin.reduction.reduced import ReducedSet
 __all__ = ["SELECTORS", "select_coreset"]
 
 SELECTORS: Mapping[str, Callable[[], Selector]] = {
+    "el2n": EL2N,
+    "forgetting": Forgetting,
+    "grand": GraNd,
     "herding": Herding,
     "k-center": KCenter,
     "random": Random,

@@ -14,16 +14,23 @@ from fastrebasin.reduction.coreset.candidates import Candidates
 from fastrebasin.reduction.coreset.chance import Random, Uniform
 from fastrebasin.reduction.coreset.dynamics import EL2N, Forgetting, GraNd
 from fastrebasin.reduction.coreset.geometry import Herding, KCenter
+from fastrebasin.reduction.coreset.gradients import Craig, Glister, GradMatch
 from fastrebasin.reduction.coreset.selector import Selector, class_counts
+from fastrebasin.reduction.coreset.submodular import FacilityLocation, GraphCut
 from fastrebasin.reduction.coreset.uncertainty import Uncertainty
 from fastrebasin.reduction.reduced import ReducedSet
 
 __all__ = ["SELECTORS", "select_coreset"]
 
 SELECTORS: Mapping[str, Callable[[], Selector]] = {
+    "craig": Craig,
     "el2n": EL2N,
+    "facility-location": FacilityLocation,
     "forgetting": Forgetting,
+    "glister": Glister,
+    "gradmatch": GradMatch,
     "grand": GraNd,
+    "graph-cut": GraphCut,
     "herding": Herding,
     "k-center": KCenter,
     "random": Random,

@@ -48,7 +48,8 @@ def features(kind: str, n: int, d: int) -> Features:
 
 def unit(x: Features) -> Features:
     """Return rows of length 1."""
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    rows: Features = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return rows
 
 
 def ours(x: Features, count: int) -> Indices:

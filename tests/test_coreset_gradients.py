@@ -75,8 +75,8 @@ def test_glister_takes_a_step_on_each_chosen_example(model: MLP, lr: float) -> N
             assert found["scores"][8 * k + step] == pytest.approx(float(gains.max()))
             with torch.no_grad():
                 change = explicit[chosen[-1]].view(2, -1)
-                last.weight -= lr * change[:, :-1]
-                last.bias -= lr * change[:, -1]
+                last.weight.sub_(lr * change[:, :-1])
+                last.bias.sub_(lr * change[:, -1])
         assert found["indices"][8 * k : 8 * k + 8].tolist() == members[chosen].tolist()
 
 

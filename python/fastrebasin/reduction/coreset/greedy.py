@@ -21,7 +21,7 @@ from fastrebasin.reduction.coreset.similarity import Kept, Similarity
 
 __all__ = ["facility_location", "first_largest"]
 
-_FIRST_BATCH = 32
+_BATCH = 32  # gains at a time, at first
 _FEW = 64  # rows of a product that takes as long as to gather the vectors of its columns
 
 
@@ -96,7 +96,7 @@ class _Representation:
         self.similarity, self.cells = similarity, cells
         self.gains = similarity.sums()
         self.free = torch.ones(n, dtype=torch.bool, device=device)
-        self.version = 0
+        self.version, self.batch = 0, _BATCH
         self.computed, self.risen = torch.zeros(2, n, dtype=torch.int64, device=device)
         kept = max(1, min(count + 1, history // (n * dtype.itemsize)))
         self.versions = torch.zeros(kept, n, dtype=dtype, device=device)  # a ring
@@ -107,10 +107,12 @@ class _Representation:
 
     def most_gaining(self) -> int:
         """Return the example that gains most, after all that might were brought up to date."""
-        batch = _FIRST_BATCH
+        batch, updated = self.batch, 0
         while len(stale := self._stale(batch)):
             self._update(stale)
+            updated += len(stale)
             batch *= 2
+        self.batch = max(_BATCH, updated // 2)  # the next step needs about as many
         current = self.free & (self.computed == self.version)
         return first_largest(self.gains, current, self.similarity.rounding)
 

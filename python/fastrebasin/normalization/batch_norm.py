@@ -127,8 +127,8 @@ def batch_norm_layers(model: nn.Module) -> list[Any]:
     """Return the layers that keep running statistics; torch's types say that any may lack them.
 
     Example:
-        >>> batch_norm_layers(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
-        [BatchNorm1d(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)]
+        >>> len(batch_norm_layers(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
+        1
     """
     return [
         m

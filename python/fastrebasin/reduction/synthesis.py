@@ -4,7 +4,8 @@ Yin et al., "Dreaming to distill" (DeepInversion, CVPR 2020): images that a mode
 wanted classes, whose activations have the means and variances that its BatchNorm layers keep, and
 that are smooth and small. We differ in that images are deformed and blurred with noise before each
 look at them. Where there is no BatchNorm, that alone keeps them from becoming the faint patterns
-that fool a network, and makes them resemble what it was trained on.
+that fool a network. They are no substitute for data there: fully connected networks for MNIST and
+for MNIST turned by 90 degrees merge worse by them than by weight matching without any images.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def synthesize(
 ) -> ReducedSet:
     """Make images that trained classifiers put into given classes, without any data.
 
+    With BatchNorm, merging by them is better than by weights alone, though a few real images are
+    far better. Without it they are worse than weight matching: use that where there are no data.
+
     Args:
         models: one, or several on one device that shall agree; each takes a batch and returns
             logits or log-probabilities (batch, classes). They run in eval mode and aren't changed.
@@ -64,7 +68,7 @@ def synthesize(
         steps: of Adam, for each batch.
         lr: its rate, in the units of the pixels.
         noise: standard deviation of what is added to the images, anew in every step; 0.3 by
-            default where there is no BatchNorm, else 0.
+            default where there is no BatchNorm, else 0.1.
         smoothness: weight of the mean squared difference of neighbouring pixels, beside the
             cross-entropy; 20 by default where there is no BatchNorm, else 0.1.
         l2: weight of the mean square of pixels; 20 by default where there is no BatchNorm, else
@@ -178,7 +182,7 @@ class _Inversion:
             self._inside(images.detach())
         made = images.detach().to(self._like.dtype)
         with torch.no_grad():
-            right = [self._logits(expert, made).argmax(1) == labels for expert in self._experts]
+            right = [expert(made).argmax(1) == labels for expert in self._experts]
         self.agreement += int(torch.stack(right).all(0).sum())
         return made
 
@@ -190,7 +194,7 @@ class _Inversion:
         self._mismatches.clear()
         loss = settings.l2 * images.square().mean()
         for expert in self._experts:
-            answer = self._logits(expert, seen.to(self._like.dtype))
+            answer = expert(seen.to(self._like.dtype)).float()
             loss = loss + functional.cross_entropy(answer, labels) / len(self._experts)
         if self._mismatches:
             loss = loss + settings.statistics * torch.stack(self._mismatches).mean()
@@ -198,10 +202,6 @@ class _Inversion:
             steps = (images.diff(dim=axis).square().mean() for axis in (2, 3))
             loss = loss + settings.smoothness * sum(steps)
         return loss
-
-    def _logits(self, expert: nn.Module, images: Tensor) -> Tensor:
-        logits: Tensor = expert(images).float()
-        return logits
 
     def _normal(self, shape: Sequence[int]) -> Tensor:
         drawn = torch.randn(tuple(shape), generator=self._generator)
@@ -226,7 +226,7 @@ class _Inversion:
 
 def _defaults(models: Sequence[nn.Module]) -> tuple[float, float, float]:
     """Return noise, smoothness and l2: much where nothing else tells what inputs are like."""
-    return (0.0, 0.1, 0.01) if any(map(has_batch_norm, models)) else (0.3, 20.0, 20.0)
+    return (0.1, 0.1, 0.01) if any(map(has_batch_norm, models)) else (0.3, 20.0, 20.0)
 
 
 def _are_pictures(images: Tensor) -> bool:

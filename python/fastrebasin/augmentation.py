@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from fastrebasin.data import Batch, Examples
 
-__all__ = ["Augment", "Augmented", "augmented", "warp"]
+__all__ = ["Augment", "Augmented", "augmented", "deform", "warp"]
 
 Augment: TypeAlias = "int | Callable[[Tensor, torch.Generator], Tensor] | str | None"
 """How many copies of every image, a function that makes one of a batch, "auto", or None."""
@@ -44,17 +44,37 @@ def warp(images: Tensor, generator: torch.Generator) -> Tensor:
 
     Source: Simard, Steinkraus and Platt, ICDAR 2003; Zhang et al., ICLR 2018.
     """
-    count, _, height, width = images.shape
-    grid = functional.affine_grid(_affine(count, generator), [count, 1, height, width], False)
-    knots = _BEND * torch.randn(count, 2, _KNOTS, _KNOTS, generator=generator)
-    bend = _between_knots(height) @ knots @ _between_knots(width).T
-    grid = (grid + bend.permute(0, 2, 3, 1)).to(images)
-    warped = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    count = len(images)
+    warped = deform(images, generator)
     third = torch.arange(0, count, 3)
     partner = torch.randperm(count, generator=generator)[: len(third)]
     share = torch.rand(len(third), 1, 1, 1, generator=generator).to(images)
     warped[third] = torch.lerp(warped[third], warped[partner], share)
     return warped
+
+
+def deform(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a copy of every image, turned, zoomed, sheared, shifted and bent; differentiable.
+
+    Args:
+        images: (n, channels, height, width), floating point, on any device.
+        generator: of all random choices, on the CPU.
+
+    Returns:
+        Images of the same shape, dtype and device.
+
+    Example:
+        >>> deform(torch.ones(2, 3, 8, 8), torch.Generator().manual_seed(0)).mean().item()
+        1.0
+
+    Source: Simard, Steinkraus and Platt, ICDAR 2003.
+    """
+    count, _, height, width = images.shape
+    grid = functional.affine_grid(_affine(count, generator), [count, 1, height, width], False)
+    knots = _BEND * torch.randn(count, 2, _KNOTS, _KNOTS, generator=generator)
+    bend = _between_knots(height) @ knots @ _between_knots(width).T
+    grid = (grid + bend.permute(0, 2, 3, 1)).to(images)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 class Augmented(Examples):

@@ -22,14 +22,14 @@ from fastrebasin.data import Data
 from fastrebasin.normalization.layers import on_input
 from fastrebasin.normalization.moments import ChannelMoments, check_budget, inputs
 
-__all__ = ["has_batch_norm", "reset_batch_norm", "resetting"]
+__all__ = ["batch_norm_layers", "has_batch_norm", "reset_batch_norm", "resetting"]
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether a module of the model keeps running statistics of its batches."""
-    return bool(_tracking(model))
+    return bool(batch_norm_layers(model))
 
 
 def reset_batch_norm(
@@ -88,7 +88,7 @@ def resetting(model: nn.Module) -> Iterator[None]:
 
     Inside the block these layers normalise with the statistics of each batch.
     """
-    layers = _tracking(model)
+    layers = batch_norm_layers(model)
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     moments = [ChannelMoments() for _ in layers]
     hooks = [
@@ -123,8 +123,13 @@ def _observer(moments: ChannelMoments) -> Callable[[Tensor], None]:
     return lambda x: moments.merge(ChannelMoments.of(x, axis=1))
 
 
-def _tracking(model: nn.Module) -> list[Any]:
-    """Return the layers that keep running statistics; torch's types say that any may lack them."""
+def batch_norm_layers(model: nn.Module) -> list[Any]:
+    """Return the layers that keep running statistics; torch's types say that any may lack them.
+
+    Example:
+        >>> len(batch_norm_layers(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
+        1
+    """
     return [
         m
         for m in model.modules()

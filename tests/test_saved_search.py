@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from fastrebasin import Matching, architectures, sinkhorn_matching, straight_through_matching
 from fastrebasin.checkpoints import save_checkpoint
 from fastrebasin.experiments.models import MLP, resnet20
-from fastrebasin.matching.saved_search import read_state, write_state
+from fastrebasin.saved_state import read_state, write_state
 
 
 class Interruption:
@@ -121,9 +121,7 @@ def test_a_file_of_other_arguments_is_refused(tmp_path: Path) -> None:
     given = problem()
     search(given, checkpoint=path)
     before = path.read_bytes()
-    with pytest.raises(
-        ValueError, match=r"is of another search: epochs was 4, is 5; optimizer was"
-    ):
+    with pytest.raises(ValueError, match=r"is of another run: epochs was 4, is 5; optimizer was"):
         search(given, checkpoint=path, epochs=5, lr=0.1)
     spec, a, b, data = given
     with pytest.raises(ValueError, match=r"model_b was .*, is"):
@@ -143,10 +141,10 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is damaged"):
         search(checkpoint=path)
     write_state(path, {}, {})
-    with pytest.raises(ValueError, match="is of another search"):
+    with pytest.raises(ValueError, match="is of another run"):
         search(checkpoint=path)
     save_checkpoint({"w": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match="is no state of a search"):
+    with pytest.raises(ValueError, match="holds no saved state"):
         search(checkpoint=path)
 
 

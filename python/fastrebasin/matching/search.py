@@ -39,9 +39,9 @@ from fastrebasin.data import (
 )
 from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.matching.result import Matching
-from fastrebasin.matching.saved_search import digest, read_state, write_state
 from fastrebasin.matching.selection import SELECTIONS, Select
 from fastrebasin.permutation import Permutation
+from fastrebasin.saved_state import digest, read_state, write_state
 
 __all__ = ["OptimizerFactory", "Schedule", "SchedulerFactory", "Search", "Settings", "descend"]
 

@@ -24,7 +24,6 @@ from fastrebasin.data import Data
 from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.midpoint import Midpoint
 from fastrebasin.matching.result import Matching
-from fastrebasin.matching.saved_search import digest
 from fastrebasin.matching.search import (
     OptimizerFactory,
     Schedule,
@@ -36,6 +35,7 @@ from fastrebasin.matching.selection import Select
 from fastrebasin.matching.soft import mix_units, soft_permutation
 from fastrebasin.matching.weights import weight_matching
 from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
+from fastrebasin.saved_state import digest
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["sinkhorn_matching"]

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from fastrebasin._progress import bar
 from fastrebasin.data import Batch, Data, held_tensors
-from fastrebasin.matching.saved_search import digest, read_state, write_state
 from fastrebasin.reduction.condensation.kernel_regression import centred, coefficients_of
 from fastrebasin.reduction.condensation.kernels import NetworkKernel
 from fastrebasin.reduction.coreset.candidates import Candidates
 from fastrebasin.reduction.coreset.chance import Random
 from fastrebasin.reduction.coreset.selector import class_counts
 from fastrebasin.reduction.reduced import ReducedSet
+from fastrebasin.saved_state import digest, read_state, write_state
 
 __all__ = ["kernel_inducing_points"]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastrebasin._progress import bar
 from fastrebasin.data import Batch, Data, Examples, batches, held_tensors, sources
+from fastrebasin.reduction.features import FeatureExtractor
 
 __all__ = ["Candidates"]
 
@@ -127,35 +128,16 @@ class Candidates:
         """Yield labels, features and logits of each batch."""
         model = None if self.model is None else copy.deepcopy(self.model).eval()
         first = None if model is None else next(model.parameters(), None)
-        seen: list[Tensor] = []
-        if model is not None:
-            _watch(model, self.layer, seen)
+        extract = None if model is None else FeatureExtractor(model, self.layer)
         for x, y in self._batches("features"):
-            if model is None:
+            if extract is None:
                 flat = _wide(x.flatten(1))
                 yield y, flat, flat
                 continue
-            seen.clear()
-            logits = model(x if first is None else x.to(first.device, _dtype_for(x, first)))
-            if not isinstance(logits, Tensor) or logits.ndim != 2:
-                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise ValueError(f"the model must return logits (batch, classes), got {shape}")
-            if not seen:
-                what = "no nn.Linear ran" if self.layer is None else f"{self.layer!r} didn't run"
-                raise ValueError(f"there are no features: {what}; name a layer that runs")
-            yield y, _vectors(seen[-1]), _wide(logits)
-
-
-def _watch(model: nn.Module, layer: str | None, seen: list[Tensor]) -> None:
-    """Append the features to `seen` whenever the model runs; the last ones count."""
-    if layer is not None:
-        model.get_submodule(layer).register_forward_hook(
-            lambda _module, _args, output: seen.append(output)
-        )
-        return
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            module.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+            features, logits = extract(
+                x if first is None else x.to(first.device, _dtype_for(x, first))
+            )
+            yield y, _vectors(features), _wide(logits)
 
 
 def _checked(labels: Tensor) -> Tensor:

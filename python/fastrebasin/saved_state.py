@@ -1,7 +1,7 @@
-"""The state of a search in a file, so that one that was interrupted goes on where it was.
+"""The state of a long run in a file, so that one that was interrupted goes on where it was.
 
 Tensors are the file's tensors, everything else is JSON in its header: nothing is pickled. What the
-search is of (options, models, data) is written beside the state, and compared before it is read.
+run is of (options, models, data) is written beside the state, and compared before it is read.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_state(path: Path, about: Mapping[str, str]) -> dict[str, Any]:
     except safetensors.SafetensorError as error:
         raise ValueError(f"checkpoint {path} is damaged: {error}; remove it to start") from error
     if not {"state", "about"} <= header.keys():
-        raise ValueError(f"checkpoint {path} is no state of a search")
+        raise ValueError(f"checkpoint {path} holds no saved state")
     stored: dict[str, str] = json.loads(header["about"])
     problems = [
         f"{key} was {stored.get(key)}, is {about.get(key)}"
@@ -65,7 +65,7 @@ def read_state(path: Path, about: Mapping[str, str]) -> dict[str, Any]:
         if stored.get(key) != about.get(key)
     ]
     if problems:
-        raise ValueError(f"checkpoint {path} is of another search: " + "; ".join(problems))
+        raise ValueError(f"checkpoint {path} is of another run: " + "; ".join(problems))
     state: dict[str, Any] = _unpack(json.loads(header["state"]), tensors)
     return state
 
@@ -96,7 +96,7 @@ def _pack(value: object, tensors: dict[str, torch.Tensor], where: str) -> object
         return [_pack(v, tensors, f"{where}[{k}]") for k, v in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a search can't be stored with a {type(value).__name__} in its {where}")
+    raise TypeError(f"a state can't be stored with a {type(value).__name__} in its {where}")
 
 
 def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:

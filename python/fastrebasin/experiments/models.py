@@ -1,4 +1,7 @@
-"""The architectures of Yamada et al., ACML 2024: MLP, VGG11 and ResNet20 (section 2.2)."""
+"""The architectures of Yamada et al., ACML 2024: MLP, VGG11 and ResNet20 (section 2.2).
+
+And the ConvNet in which most data sets are condensed.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ __all__ = [
     "VGG",
     "ResNet",
     "colour_mlp",
+    "convnet",
     "digits_mlp",
     "mnist_mlp",
     "resnet20",
@@ -157,3 +161,39 @@ def resnet20(width: int = 1, classes: int = 10) -> ResNet:
 def resnet20x4() -> ResNet:
     """Return ResNet20 of width 4, for 10 classes."""
     return resnet20(4)
+
+
+def convnet(
+    channels: int = 3, classes: int = 10, size: int = 32, width: int = 128, depth: int = 3
+) -> nn.Sequential:
+    """Return the ConvNet of the literature on dataset condensation, for square images.
+
+    Blocks of a 3 x 3 convolution, instance normalisation (group normalisation, a group for each
+    channel), ReLU and average pooling, then one linear layer. Images are padded with zeros to the
+    next multiple of two for each pooling, as far as both sides can share: 28 pixels become 32.
+
+    Args:
+        channels: of the images.
+        classes: that it tells apart.
+        size: pixels of a side.
+        width: channels of every block.
+        depth: blocks.
+
+    Example:
+        >>> import torch
+        >>> convnet(1, size=28, width=8)(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+
+    Source: Gidaris and Komodakis, CVPR 2018; Zhao, Mopuri and Bilen, ICLR 2021, section 4.1.
+    """
+    margin = (-size % 2**depth) // 2
+    layers: list[nn.Module] = []
+    for block in range(depth):
+        layers += [
+            nn.Conv2d(width if block else channels, width, 3, padding=1 if block else 1 + margin),
+            nn.GroupNorm(width, width),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+        ]
+    features = width * ((size + 2 * margin) // 2**depth) ** 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, classes))

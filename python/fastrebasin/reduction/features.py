@@ -16,7 +16,7 @@ class FeatureExtractor:
             `nn.Linear` that runs.
 
     Raises:
-        AttributeError: the model has no such layer.
+        ValueError: the model has no such layer.
 
     Example:
         >>> import torch
@@ -29,6 +29,8 @@ class FeatureExtractor:
     def __init__(self, model: nn.Module, layer: str | None = None) -> None:
         self.model, self.layer = model, layer
         self._seen: list[Tensor] = []
+        if layer not in {None, *(name for name, _ in model.named_modules())}:
+            raise ValueError(f"the model has no layer {layer!r}")
         if layer is not None:
             model.get_submodule(layer).register_forward_hook(
                 lambda _module, _args, output: self._seen.append(output)

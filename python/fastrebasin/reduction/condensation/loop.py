@@ -58,11 +58,11 @@ class Condensation:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.real = RealImages(data, progress=settings.progress)
         _check_data(self.real, settings)
-        with self.fresh_network() as network:
+        with _network(factory, 0) as network:
             _check_network(network, self.real)
             parameter = next(network.parameters())
             self._device, self._dtype = parameter.device, parameter.dtype
-            self._network = type(network).__name__
+            self._name = type(network).__name__
             self._about = _description(network, self.real, settings)
         self.real.move_to(self._device)
         self.images = self._initial().requires_grad_()
@@ -75,12 +75,8 @@ class Condensation:
     def fresh_network(self) -> Iterator[nn.Module]:
         """Make a network in eval mode; whatever the block draws follows from `generator`."""
         seed = int(torch.randint(2**62, (), generator=self.generator))
-        with torch.random.fork_rng(_cuda_devices()):
-            torch.manual_seed(seed)
-            network = self._factory()
-            if not isinstance(network, nn.Module):
-                raise TypeError(f"factory must return a module, got {type(network).__name__}")
-            yield copy.deepcopy(network).eval()
+        with _network(self._factory, seed) as network:
+            yield network
 
     def normalise(self, network: nn.Module) -> None:
         """Set the statistics of BatchNorm layers to those of real images of all classes."""
@@ -161,7 +157,7 @@ class Condensation:
             "settings": json.dumps(settings.described),
             "budget": json.dumps({"per_class": settings.per_class}),
             "condensed from": f"{len(self.real)} examples",
-            "model": self._network,
+            "model": self._name,
             "iterations": str(self.done),
             "last loss": str(self.loss),
             "seed": str(settings.seed),
@@ -209,6 +205,17 @@ def condense(
     return run.result()
 
 
+@contextmanager
+def _network(factory: Factory, seed: int) -> Iterator[nn.Module]:
+    """Make a network of our own in eval mode; torch's generators are seeded inside the block."""
+    with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
+        torch.manual_seed(seed)
+        network = factory()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"factory must return a module, got {type(network).__name__}")
+        yield copy.deepcopy(network).eval()
+
+
 def _check_data(real: RealImages, settings: Settings) -> None:
     problems = []
     scarce = {
@@ -226,8 +233,8 @@ def _check_data(real: RealImages, settings: Settings) -> None:
             "augment needs images (n, channels, height, width) or (n, height, width), got "
             f"(n, {', '.join(map(str, real.shape))})"
         )
-    broken = [t for t in real.held if not torch.isfinite(t).all()]
-    if broken:
+    # A sum tells in one pass, and is finite almost always where its terms are.
+    if not all(torch.isfinite(t.sum()) or torch.isfinite(t).all() for t in real.held):
         problems.append("data must be finite, but they aren't")
     if problems:
         raise ValueError("; ".join(problems))
@@ -269,7 +276,3 @@ def _description(network: nn.Module, real: RealImages, settings: Settings) -> di
         "data": f"{len(real)} examples {digest(real.held)}",
     }
     return {name: str(value) for name, value in about.items()}
-
-
-def _cuda_devices() -> list[int]:
-    return list(range(torch.cuda.device_count()))

@@ -103,7 +103,9 @@ class Condensation:
                 drawn = augment.draw(self.generator)
                 real, synthetic = augment(real, drawn), augment(own, drawn)
             found = distance(self.as_input(real), self.as_input(synthetic), label)
-            (gradient,) = torch.autograd.grad(found, own, allow_unused=True)
+            gradient = None
+            if found.requires_grad:
+                (gradient,) = torch.autograd.grad(found, own, allow_unused=True)
             if gradient is None:
                 raise ValueError("factory's network passes no gradient on to its images")
             gradients.append(gradient)

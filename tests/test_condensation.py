@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fastrebasin import ReducedSet
 from fastrebasin.experiments.condensed import train_on
 from fastrebasin.experiments.data_sets import DataSet, idx_folder
 from fastrebasin.experiments.models import convnet, mnist_mlp
+from fastrebasin.experiments.training import train
 from fastrebasin.reduction import distribution_matching, gradient_matching
 from fastrebasin.reduction.condensation.gradient_matching import gradient_distance
 
@@ -142,6 +144,14 @@ def test_convnet_is_the_published_one(size: int, features: int) -> None:
     assert network(torch.zeros(2, 3, size, size)).shape == (2, 7)
     shapes = [tuple(p.shape) for p in network.parameters() if p.ndim > 1]
     assert shapes == [(128, 3, 3, 3), (128, 128, 3, 3), (128, 128, 3, 3), (7, features)]
+
+
+def test_the_rate_drops_after_an_epoch() -> None:
+    options: dict[str, Any] = {"batch_size": 100, "momentum": 0.0, "progress": False}
+    first, both = (train(small, blobs(), epochs=n, drops=[1], **options) for n in (1, 2))
+    second = train(lambda: copy.deepcopy(first), blobs(), epochs=1, lr=0.01, **options)
+    for name, tensor in both.state_dict().items():
+        torch.testing.assert_close(tensor, second.state_dict()[name])
 
 
 @pytest.mark.slow

@@ -24,9 +24,9 @@ def train(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     one_cycle: bool = False,
+    drops: Sequence[int] = (),
     jitter: bool = False,
     bfloat16: bool = False,
-    drops: Sequence[int] = (),
     seed: int = 0,
     label: str = "train",
     progress: bool = True,
@@ -40,9 +40,9 @@ def train(
             500, 0.9, 0 for MLPs.
         one_cycle: the rate rises to `lr` over a fifth of the steps and falls to 0, instead of being
             constant.
+        drops: without it, epochs after which the rate is a tenth of what it was.
         jitter: images are moved by up to four pixels and mirrored at random.
         bfloat16: run the network under autocast, which some CPUs do much faster.
-        drops: otherwise, epochs after which the rate is a tenth of what it was.
         seed: of initial weights and shuffling.
         label: of the progress bar.
         progress: show a bar on a terminal.

@@ -157,5 +157,5 @@ def test_the_rate_drops_after_an_epoch() -> None:
 @pytest.mark.slow
 def test_an_image_per_class_teaches_digits(data_dir: Path) -> None:
     data = idx_folder(data_dir, "MNIST")
-    made = gradient_matching(mnist_mlp, data.train, per_class=1, iterations=50, progress=False)
+    made = gradient_matching(mnist_mlp, data.train, per_class=1, iterations=30, progress=False)
     assert train_on(made, data, mnist_mlp, progress=False) > 0.74

@@ -64,7 +64,8 @@ def gradient_matching(
         init: start from "noise", N(0, 1), or from "real" images drawn at random.
         lr, momentum: of the images' gradient descent.
         batch_size: real images of a class whose gradient is matched; all, if there are fewer.
-        outer_loops: steps of the images for each network; by default `per_class`.
+        outer_loops: steps of the images for each network; by default `per_class`. With 1 no
+            network is trained, which is far cheaper; `lr` should then grow with `per_class`.
         inner_epochs: passes over the images that train the network between two of these; by
             default as published, about 500 / `per_class`.
         inner_lr, inner_batch_size: of the network's gradient descent.

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fastrebasin import PermutationSpec, architectures, trace
 from fastrebasin.checkpoints import load_checkpoint, save_checkpoint
 from fastrebasin.cli import app, experiments
-from fastrebasin.experiments import few_images, pairs
+from fastrebasin.experiments import pairs, steps
 from fastrebasin.experiments.models import MLP, digits_mlp
 
 MODEL = "fastrebasin.experiments.models:digits_mlp"
@@ -235,7 +235,7 @@ def test_reproduce_shows_what_each_step_gives(
     assert [path.name for path in kept] == [
         f"rotated-{name}.safetensors" for name in ("A-0", "B-1", "both-0")
     ]
-    monkeypatch.setattr(few_images, "train", None)  # what is there isn't trained again
+    monkeypatch.setattr(steps, "train", None)  # what is there isn't trained again
     again, _ = invoke(*arguments)
     assert again == 0
     repeated = json.loads((tmp_path / "out" / "rotated.json").read_text())["runs"][0]

@@ -40,15 +40,15 @@ def error(found: ReducedSet, data: tuple[Tensor, Tensor], **options: Any) -> flo
 
 
 @pytest.mark.parametrize(
-    ("kernel", "start", "learn_labels"),
+    ("kernel", "init", "learn_labels"),
     [("ntk", "real", False), ("nngp", "real", True), ("ntk", "noise", True)],
 )
-def test_the_error_falls(kernel: str, start: str, learn_labels: bool, device: str) -> None:
+def test_the_error_falls(kernel: str, init: str, learn_labels: bool, device: str) -> None:
     data = examples(device=device)
     options = {"kernel": kernel, "depth": 2}
     before, after = (
         error(
-            points(data, start=start, learn_labels=learn_labels, iterations=count, **options),
+            points(data, init=init, learn_labels=learn_labels, iterations=count, **options),
             data, **options,
         )
         for count in (0, 60)
@@ -133,11 +133,11 @@ def test_errors_name_everything_wrong() -> None:
     with pytest.raises(
         ValueError,
         match=r"got 'rbf'; depth .* -1; per_class .* got 0; ridge .* got 0; lr .* inf; "
-        r"iterations must not be negative, got -1; start .* 'zero'; checkpoint must end",
+        r"iterations must not be negative, got -1; init .* 'zero'; checkpoint must end",
     ):
         points(
             data, kernel="rbf", depth=-1, per_class=0, ridge=0, lr=float("inf"), iterations=-1,
-            start="zero", checkpoint="x.pt",
+            init="zero", checkpoint="x.pt",
         )  # fmt: skip
     with pytest.raises(ValueError, match=r"per_class is 31, but .* fewer"):
         points(data, per_class=31)

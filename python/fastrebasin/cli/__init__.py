@@ -12,6 +12,7 @@ from fastrebasin import _native
 from fastrebasin.cli.console import console
 from fastrebasin.cli.experiments import demo, reproduce
 from fastrebasin.cli.models import merge_command, spec_command
+from fastrebasin.cli.reduction import condense_command, coreset_command
 
 __all__ = ["app"]
 
@@ -25,6 +26,8 @@ app = typer.Typer(
 app.command()(demo)
 app.command("merge")(merge_command)
 app.command("spec")(spec_command)
+app.command("coreset")(coreset_command)
+app.command("condense")(condense_command)
 app.command()(reproduce)
 
 

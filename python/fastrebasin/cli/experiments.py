@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,14 @@ from fastrebasin.cli.console import Quiet, Seed, console, errors, score_table
 from fastrebasin.experiments.demo import run_demo
 from fastrebasin.experiments.few_images import few_images
 from fastrebasin.experiments.pairs import load_pair, pair_names
-from fastrebasin.experiments.report import accuracy_table, few_images_table, write_few_images
+from fastrebasin.experiments.report import (
+    accuracy_table,
+    few_images_table,
+    write_few_images,
+    write_surrogates,
+)
+from fastrebasin.experiments.surrogates import surrogates
+from fastrebasin.reduction.coreset import SELECTORS
 
 __all__ = ["demo", "reproduce"]
 
@@ -67,6 +75,20 @@ def reproduce(
     per_class: Annotated[
         list[int] | None, typer.Option(help="Images of each class; once for each number.", min=1)
     ] = None,
+    oracle: Annotated[bool, typer.Option(help="Train one network on all data, too.")] = True,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Neither warp images nor distil: for large networks.")
+    ] = False,
+    surrogate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only match, straight-through, by these: condensed, or a coreset; once for each "
+            f"kind. Coresets: {', '.join(SELECTORS)}."
+        ),
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option(help="Of condensation; the paper has 1000.", min=0)
+    ] = 1000,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds, from --seed up.", min=1)] = 1,
     quiet: Quiet = False,
@@ -77,18 +99,41 @@ def reproduce(
     """
     with errors():
         loaded = load_pair(pair, data_dir)
+        if surrogate and len(per_class or ()) > 1:
+            raise ValueError(f"--surrogate takes one --per-class, got {per_class}")
         output.mkdir(parents=True, exist_ok=True)
-        counts = per_class or [1, 10, 100]
-        runs = [
-            few_images(loaded, per_class=counts, seed=k, keep=output, progress=not quiet)
-            for k in range(seed, seed + seeds)
-        ]
-        write_few_images(output / f"{pair}.json", loaded, runs)
-    table = Table("test accuracy on the mixture, %", box=box.SIMPLE, title_justify="left")
-    table.title = f"A: {loaded.a.name}   B: {loaded.b.name}"
-    for count in counts:
-        table.add_column(f"{count} per class", justify="right")
-    for row in few_images_table(runs):
+        every, path = range(seed, seed + seeds), output / f"{pair}.json"
+        if surrogate:
+            path = output / f"{pair}-surrogates.json"
+            matched = [
+                surrogates(loaded, surrogate, per_class=(per_class or [10])[0],
+                           iterations=iterations, seed=k, keep=output, progress=not quiet)
+                for k in every
+            ]  # fmt: skip
+            write_surrogates(path, loaded, matched)
+            table = score_table("", "test accuracy, %")
+            rows: Sequence[tuple[str, ...]] = accuracy_table(matched)
+        else:
+            counts = per_class or [1, 10, 100]
+            runs = [
+                few_images(
+                    loaded,
+                    per_class=counts,
+                    oracle=oracle,
+                    quick=quick,
+                    seed=k,
+                    keep=output,
+                    progress=not quiet,
+                )
+                for k in every
+            ]
+            write_few_images(path, loaded, runs)
+            table = Table("test accuracy on the mixture, %", box=box.SIMPLE)
+            for count in counts:
+                table.add_column(f"{count} per class", justify="right")
+            rows = few_images_table(runs)
+    table.title, table.title_justify = f"A: {loaded.a.name}   B: {loaded.b.name}", "left"
+    for row in rows:
         table.add_row(*row)
     console.print(table)
-    console.print(f"wrote {output / f'{pair}.json'}")
+    console.print(f"wrote {path}")

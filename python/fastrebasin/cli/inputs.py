@@ -13,9 +13,13 @@ import typer
 from torch import nn
 
 from fastrebasin.checkpoints import check_fit, load_checkpoint
-from fastrebasin.data import Data, load_examples
+from fastrebasin.data import Batch, Data, load_examples
+from fastrebasin.experiments.data_sets import cifar10, idx_folder
 
-__all__ = ["Inputs", "Outputs", "examples", "load_model", "make_model", "random_inputs"]
+__all__ = [
+    "Inputs", "Outputs", "examples", "load_model", "make_model", "random_inputs",
+    "training_examples",
+]  # fmt: skip
 
 Inputs = Annotated[
     list[str] | None,
@@ -70,6 +74,17 @@ def examples(data_a: Path | None, data_b: Path | None) -> Data | None:
     if data_a is None or data_b is None:
         raise ValueError("--data-a and --data-b go together")
     return load_examples(data_a), load_examples(data_b)
+
+
+def training_examples(path: Path) -> Batch:
+    """Read a file of examples, or the training images of a folder as torchvision keeps it."""
+    if (path / "raw").is_dir():
+        return idx_folder(path.resolve().parent, path.resolve().name).train
+    if path.resolve().name == "cifar-10-batches-bin":
+        return cifar10(path.resolve().parent).train
+    if path.is_dir():
+        raise ValueError(f"{path} must have raw/ with idx files, or be cifar-10-batches-bin")
+    return load_examples(path)
 
 
 def random_inputs(

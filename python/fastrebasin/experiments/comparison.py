@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from fastrebasin.evaluation import Ensemble, Evaluation, evaluate, interpolation_curve
 from fastrebasin.experiments.pairs import Pair
-from fastrebasin.experiments.steps import coreset, timed
-from fastrebasin.experiments.training import train
+from fastrebasin.experiments.steps import coreset, end_model, timed
 from fastrebasin.matching import Matching, straight_through_matching, weight_matching
 from fastrebasin.permutation import apply_permutation
 from fastrebasin.tracing import trace
@@ -55,9 +54,9 @@ def compare(pair: Pair, *, seed: int = 0, progress: bool = True) -> Comparison:
     """
     seconds: dict[str, float] = {}
     with timed(seconds, "train A"):
-        model_a = _end_model(pair, 0, 2 * seed, progress)
+        model_a = end_model(pair, 0, 2 * seed, progress=progress)
     with timed(seconds, "train B"):
-        model_b = _end_model(pair, 1, 2 * seed + 1, progress)
+        model_b = end_model(pair, 1, 2 * seed + 1, progress=progress)
     result = Comparison(seed, model_a, model_b, seconds=seconds)
     tests = (pair.a.test, pair.b.test)
     result.scores["model A"] = evaluate(model_a, tests)
@@ -105,11 +104,3 @@ def _alignments(
             epochs=recipe.coreset_epochs, lr=recipe.coreset_lr, seed=seed, progress=progress,
         )  # fmt: skip
     yield name, aligned(matching)
-
-
-def _end_model(pair: Pair, side: int, seed: int, progress: bool) -> nn.Module:
-    recipe, data = pair.recipe, (pair.a, pair.b)[side]
-    return train(
-        recipe.factory, data.train, epochs=recipe.train_epochs[side], lr=recipe.train_lr,
-        batch_size=recipe.train_batch, seed=seed, label=f"train {'AB'[side]}", progress=progress,
-    )  # fmt: skip

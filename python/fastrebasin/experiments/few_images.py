@@ -14,12 +14,10 @@ from pathlib import Path
 from torch import nn
 
 from fastrebasin.augmentation import augmented
-from fastrebasin.checkpoints import check_fit, load_checkpoint, save_checkpoint
-from fastrebasin.data import Batch, Data, sources
+from fastrebasin.data import Batch, sources
 from fastrebasin.evaluation import Evaluation, evaluate
 from fastrebasin.experiments.pairs import Pair
-from fastrebasin.experiments.steps import coreset, timed
-from fastrebasin.experiments.training import train
+from fastrebasin.experiments.steps import coreset, end_model, timed, trained
 from fastrebasin.matching import activation_matching, weight_matching
 from fastrebasin.merging import distil, interpolate, least_squares
 from fastrebasin.normalization import has_batch_norm, reset_batch_norm
@@ -37,13 +35,13 @@ class FewImages:
     Attributes:
         seed: of end models, images, and merges.
         oracle: scores on both test sets of a network that was trained on both training sets, the
-            same for all seeds.
+            same for all seeds; None if none was asked for.
         scores: of what each way to merge makes, for each number of images per class.
-        seconds: that each way took by itself.
+        seconds: that each way took by itself; averages take none.
     """
 
     seed: int
-    oracle: Evaluation
+    oracle: Evaluation | None = None
     scores: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
     seconds: dict[int, dict[str, float]] = field(default_factory=dict)
 
@@ -52,15 +50,19 @@ def few_images(
     pair: Pair,
     *,
     per_class: Sequence[int] = (1, 10, 100),
+    oracle: bool = True,
+    quick: bool = False,
     seed: int = 0,
     keep: Path | None = None,
     progress: bool = True,
 ) -> FewImages:
-    """Train two networks, and one on both data sets; merge the two by a few images of each.
+    """Train two networks, and merge them by a few images of each data set.
 
     Args:
         pair: data sets and recipe.
         per_class: numbers of images of each class of each data set, drawn at random.
+        oracle: train one on both data sets, too.
+        quick: neither warp images nor distil, which takes large networks hours on a few cores.
         seed: everything random derives from it.
         keep: a folder for the trained networks: those that are there aren't trained again.
         progress: show bars on a terminal.
@@ -69,45 +71,27 @@ def few_images(
         count: (coreset(pair.a, count, 2 * seed), coreset(pair.b, count, 2 * seed + 1))
         for count in per_class
     }
-    tests, epochs = (pair.a.test, pair.b.test), pair.recipe.train_epochs
-    model_a = _trained(pair, "A", pair.a.train, epochs[0], 2 * seed, keep, progress)
-    model_b = _trained(pair, "B", pair.b.train, epochs[1], 2 * seed + 1, keep, progress)
-    both = pair.a.train, pair.b.train
-    oracle = _trained(pair, "both", both, min(epochs), 0, keep, progress)
-    result = FewImages(seed, evaluate(oracle, tests))
+    tests = pair.a.test, pair.b.test
+    model_a, model_b = (end_model(pair, side, 2 * seed + side, keep, progress) for side in (0, 1))
+    result = FewImages(seed)
+    if oracle:
+        path = None if keep is None else keep / f"{pair.name}-both-0.safetensors"
+        epochs, both = min(pair.recipe.train_epochs), (pair.a.train, pair.b.train)
+        model = trained(pair.recipe, both, epochs, 0, path, "train both", progress)
+        result.oracle = evaluate(model, tests)
     for count, data in few.items():
         seconds: dict[str, float] = {}
-        ways = _ways(model_a, model_b, data, seed, seconds, progress)
+        ways = _ways(model_a, model_b, data, quick, seed, seconds, progress)
         result.scores[count] = {name: evaluate(merged, tests) for name, merged in ways}
         result.seconds[count] = seconds
     return result
-
-
-def _trained(
-    pair: Pair, name: str, data: Data, epochs: int, seed: int, keep: Path | None, progress: bool
-) -> nn.Module:
-    recipe = pair.recipe
-    path = None if keep is None else keep / f"{pair.name}-{name}-{seed}.safetensors"
-    if path is not None and path.exists():
-        model, params = recipe.factory(), load_checkpoint(path)
-        check_fit(params, model, str(path))
-        model.load_state_dict(params)
-        return model.eval()
-    model = train(
-        recipe.factory, data, epochs=epochs, lr=recipe.train_lr, batch_size=recipe.train_batch,
-        weight_decay=recipe.train_weight_decay, one_cycle=recipe.train_one_cycle,
-        jitter=recipe.train_jitter, bfloat16=recipe.train_bfloat16, seed=seed,
-        label=f"train {name}", progress=progress,
-    )  # fmt: skip
-    if path is not None:
-        save_checkpoint(model.state_dict(), path)
-    return model
 
 
 def _ways(
     model_a: nn.Module,
     model_b: nn.Module,
     data: tuple[Batch, Batch],
+    quick: bool,
     seed: int,
     seconds: dict[str, float],
     progress: bool,
@@ -124,14 +108,13 @@ def _ways(
                 reset = reset_batch_norm(average, data, seed=seed, progress=progress)
             yield name, reset
 
-    seconds["average"] = 0.0
     yield from averages("average", model_b)
     spec = trace(model_a, data[0][0][:8])
     with timed(seconds, "weight matching"):
         found = weight_matching(spec, model_a.state_dict(), model_b.state_dict(), seed=seed)
     yield from averages("weight matching", _moved(model_b, spec, found.permutation))
     with timed(seconds, "activation matching"):
-        more = tuple(augmented(part, "auto", seed) for part in sources(data))
+        more = tuple(augmented(part, None if quick else "auto", seed) for part in sources(data))
         found = activation_matching(spec, model_a, model_b, more, seed=seed, progress=progress)
     aligned = _moved(model_b, spec, found.permutation)
     yield from averages("activation matching", aligned)
@@ -139,6 +122,8 @@ def _ways(
     with timed(seconds, name):
         plain = least_squares(model_a, aligned, data, augment=None, seed=seed, progress=progress)
     yield name, plain
+    if quick:
+        return
     with timed(seconds, "least squares"):
         solved = least_squares(model_a, aligned, data, seed=seed, progress=progress)
     yield "least squares", solved

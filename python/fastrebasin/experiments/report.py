@@ -8,7 +8,7 @@ import importlib.util
 import json
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fastrebasin.evaluation import Evaluation, Score
 from fastrebasin.experiments.comparison import CURVE_POINTS, Comparison
 from fastrebasin.experiments.few_images import FewImages
 from fastrebasin.experiments.pairs import Pair
+from fastrebasin.experiments.surrogates import Surrogates
 
 __all__ = [
     "accuracy_table",
@@ -28,10 +29,13 @@ __all__ = [
     "write_curves",
     "write_few_images",
     "write_report",
+    "write_surrogates",
 ]
 
 
-def accuracy_table(runs: Sequence[Comparison]) -> list[tuple[str, str, str, str]]:
+def accuracy_table(
+    runs: Sequence[Comparison | Surrogates],
+) -> list[tuple[str, str, str, str]]:
     """Return rows (method, on A's test set, on B's, on the mixture): percent, over all runs."""
     rows = []
     for method in runs[0].scores:
@@ -48,31 +52,45 @@ def accuracy_table(runs: Sequence[Comparison]) -> list[tuple[str, str, str, str]
 
 def write_report(path: Path, pair: Pair, runs: Sequence[Comparison]) -> None:
     """Write every number, seed, time and version as JSON."""
-    content = _provenance(pair) | {"runs": [_run(run) for run in runs]}
-    with atomic_output(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    _write(path, pair, [_run(run) for run in runs])
 
 
 def write_few_images(path: Path, pair: Pair, runs: Sequence[FewImages]) -> None:
     """Write every number, seed, time and version as JSON."""
-    content = _provenance(pair) | {
-        "runs": [
+    _write(
+        path,
+        pair,
+        [
             {
                 "seed": run.seed,
-                "trained on both": _numbers(run.oracle),
+                "trained on both": None if run.oracle is None else _numbers(run.oracle),
                 "per class": {
                     count: {
-                        way: {"seconds": run.seconds[count][way], **_numbers(score)}
+                        way: {"seconds": run.seconds[count].get(way), **_numbers(score)}
                         for way, score in scores.items()
                     }
                     for count, scores in run.scores.items()
                 },
             }
             for run in runs
-        ]
-    }
-    with atomic_output(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        ],
+    )
+
+
+def write_surrogates(path: Path, pair: Pair, runs: Sequence[Surrogates]) -> None:
+    """Write every number, seed, time and version as JSON."""
+    _write(
+        path,
+        pair,
+        [
+            {
+                "seed": run.seed,
+                "seconds": run.seconds,
+                "scores": {kind: _numbers(score) for kind, score in run.scores.items()},
+            }
+            for run in runs
+        ],
+    )
 
 
 def few_images_table(runs: Sequence[FewImages]) -> list[tuple[str, ...]]:
@@ -86,11 +104,13 @@ def few_images_table(runs: Sequence[FewImages]) -> list[tuple[str, ...]]:
         (way, *(_percent([r.scores[k][way].mixture.accuracy for r in runs]) for k in counts))
         for way in runs[0].scores[counts[0]]
     ]
-    oracle = _percent([run.oracle.mixture.accuracy for run in runs])
-    rows.append(("one network trained on all data", *[oracle] * len(counts)))
+    oracles = [run.oracle.mixture.accuracy for run in runs if run.oracle is not None]
+    if oracles:
+        rows.append(("one network trained on all data", *[_percent(oracles)] * len(counts)))
     rows += [
         (f"seconds, {way}", *(f"{_mean(runs, k, way):.0f}" for k in counts))
         for way in ("weight matching", "activation matching", "least squares", "distillation")
+        if way in runs[0].seconds[counts[0]]
     ]
     return rows
 
@@ -124,6 +144,11 @@ def write_curves(path: Path, pair: Pair, runs: Sequence[Comparison]) -> None:
 
 def _mean(runs: Sequence[FewImages], count: int, way: str) -> float:
     return statistics.mean(run.seconds[count][way] for run in runs)
+
+
+def _write(path: Path, pair: Pair, runs: Sequence[Mapping[str, Any]]) -> None:
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(_provenance(pair) | {"runs": runs}, indent=1) + "\n")
 
 
 def _provenance(pair: Pair) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def kernel_inducing_points(
     iterations: int = 500,
     lr: float = 0.04,
     batch_size: int = 500,
-    start: str = "real",
+    init: str = "real",
     learn_labels: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
@@ -65,7 +65,7 @@ def kernel_inducing_points(
         iterations: steps of Adam.
         lr: its rate, in the units of the pixels.
         batch_size: examples that the error is measured on in one step, as many of every class.
-        start: "real" (examples drawn from the data) or "noise" (normal, with the data's mean and
+        init: "real" (examples drawn from the data) or "noise" (normal, with the data's mean and
             deviation).
         learn_labels: learn the targets of the images too.
         checkpoint: a `.safetensors` file to go on from, and to keep what was reached in; a run may
@@ -92,7 +92,7 @@ def kernel_inducing_points(
     Source: Nguyen, Chen and Lee, ICLR 2021, algorithm 1; Yamada et al., ACML 2024, section 3.7.
     """
     settings = _Settings(
-        kernel, depth, weight_variance, bias_variance, ridge, per_class, batch_size, lr, start,
+        kernel, depth, weight_variance, bias_variance, ridge, per_class, batch_size, lr, init,
         learn_labels, seed,
     )  # fmt: skip
     _check(settings, iterations, checkpoint, checkpoint_every)
@@ -136,7 +136,7 @@ class _Settings:
     per_class: int
     batch_size: int
     lr: float
-    start: str
+    init: str
     learn_labels: bool
     seed: int
 
@@ -161,7 +161,7 @@ class _Run:
         images, self.labels = self._take(chosen)
         self.dtype = images.dtype if images.is_floating_point() else torch.float32
         images = images.to(torch.promote_types(images.dtype, torch.float32), copy=True)
-        if settings.start == "noise":
+        if settings.init == "noise":
             draw = torch.randn(images.shape, generator=self._generator).to(images)
             images = draw * images.std() + images.mean()
         self.images = images.requires_grad_()
@@ -253,8 +253,8 @@ def _check(
     ]
     if iterations < 0:
         problems.append(f"iterations must not be negative, got {iterations}")
-    if settings.start not in ("real", "noise"):
-        problems.append(f"start must be real or noise, got {settings.start!r}")
+    if settings.init not in ("real", "noise"):
+        problems.append(f"init must be real or noise, got {settings.init!r}")
     if checkpoint is not None and Path(checkpoint).suffix != ".safetensors":
         problems.append(f"checkpoint must end in .safetensors, got {checkpoint}")
     if problems:

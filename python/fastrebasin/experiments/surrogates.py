@@ -1,0 +1,130 @@
+"""How well straight-through matching does on examples that stand in for all data.
+
+Yamada et al., ACML 2024, figure 9: coresets and condensed sets of a few images per class.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from fastrebasin.evaluation import Evaluation, evaluate
+from fastrebasin.experiments.data_sets import DataSet
+from fastrebasin.experiments.pairs import Pair
+from fastrebasin.experiments.steps import end_model, timed
+from fastrebasin.matching import straight_through_matching
+from fastrebasin.merging import interpolate
+from fastrebasin.permutation import apply_permutation
+from fastrebasin.reduction import ReducedSet, select_coreset
+from fastrebasin.reduction.condensation import gradient_matching
+from fastrebasin.reduction.coreset import SELECTORS
+from fastrebasin.tracing import trace
+
+__all__ = ["CONDENSED", "Surrogates", "surrogates"]
+
+CONDENSED = "condensed"
+
+
+@dataclass
+class Surrogates:
+    """What one seed gave.
+
+    Attributes:
+        seed: of end models, surrogates and matching.
+        scores: of the network halfway, for each kind of surrogate.
+        seconds: that making the surrogates took, and matching.
+    """
+
+    seed: int
+    scores: dict[str, Evaluation] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def surrogates(
+    pair: Pair,
+    kinds: Sequence[str],
+    *,
+    per_class: int = 10,
+    iterations: int = 1000,
+    seed: int = 0,
+    keep: Path | None = None,
+    progress: bool = True,
+) -> Surrogates:
+    """Train two networks, and match them by few images of each data set, for each kind of image.
+
+    Args:
+        pair: data sets and recipe.
+        kinds: names in `SELECTORS`, which look through the network that was trained on the data,
+            and "condensed": images made by gradient matching.
+        per_class: images of each class of each data set.
+        iterations: of gradient matching; the paper has 1000.
+        seed: everything random derives from it.
+        keep: a folder for the trained networks and surrogates: those that are there aren't made
+            again.
+        progress: show bars on a terminal.
+
+    Raises:
+        ValueError: a kind isn't known.
+
+    Source: Yamada et al., ACML 2024, figure 9.
+    """
+    unknown = [kind for kind in kinds if kind not in (*SELECTORS, CONDENSED)]
+    if unknown:
+        known = ", ".join((*SELECTORS, CONDENSED))
+        raise ValueError(f"kinds of surrogate must be among {known}, got {', '.join(unknown)}")
+    recipe, result = pair.recipe, Surrogates(seed)
+    model_a, model_b = (end_model(pair, side, 2 * seed + side, keep, progress) for side in (0, 1))
+    params_a, params_b = model_a.state_dict(), model_b.state_dict()
+    spec = trace(model_a, pair.a.test[0][:8])
+    for kind in kinds:
+        with timed(result.seconds, f"{kind}, images"):
+            few = [
+                _surrogate(kind, pair, side, model, per_class, iterations, seed, keep, progress)
+                for side, model in enumerate((model_a, model_b))
+            ]  # fmt: skip
+        with timed(result.seconds, f"{kind}, matching"):
+            found = straight_through_matching(
+                spec, model_a, model_b, tuple(few), schedule="multistep",
+                epochs=recipe.coreset_epochs,
+                lr=recipe.coreset_lr, seed=seed, progress=progress,
+            )  # fmt: skip
+        midpoint = copy.deepcopy(model_a)
+        midpoint.load_state_dict(
+            interpolate(params_a, apply_permutation(spec, found.permutation, params_b))
+        )
+        result.scores[kind] = evaluate(midpoint, (pair.a.test, pair.b.test))
+    return result
+
+
+def _surrogate(
+    kind: str,
+    pair: Pair,
+    side: int,
+    model: nn.Module,
+    per_class: int,
+    iterations: int,
+    seed: int,
+    keep: Path | None,
+    progress: bool,
+) -> ReducedSet:
+    data: DataSet = (pair.a, pair.b)[side]
+    own = 2 * seed + side
+    if kind != CONDENSED:
+        return select_coreset(
+            data.train, kind, model=model, per_class=per_class, seed=own, progress=progress
+        )
+    name = f"{pair.name}-{'AB'[side]}-condensed-{per_class}-{iterations}-{own}.safetensors"
+    path = None if keep is None else keep / name
+    if path is not None and path.exists():
+        return ReducedSet.load(path)
+    made = gradient_matching(
+        pair.recipe.factory, data.train, per_class=per_class, iterations=iterations, seed=own,
+        progress=progress,
+    )  # fmt: skip
+    if path is not None:
+        made.save(path)
+    return made

@@ -87,8 +87,8 @@ def reproduce(
         ),
     ] = None,
     iterations: Annotated[
-        int, typer.Option(help="Of condensation; the paper has 1000.", min=0)
-    ] = 1000,
+        int, typer.Option(help="Of condensation, each one step of the images.", min=0)
+    ] = 100,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds, from --seed up.", min=1)] = 1,
     quiet: Quiet = False,

@@ -49,7 +49,7 @@ def surrogates(
     kinds: Sequence[str],
     *,
     per_class: int = 10,
-    iterations: int = 1000,
+    iterations: int = 100,
     seed: int = 0,
     keep: Path | None = None,
     progress: bool = True,
@@ -61,7 +61,8 @@ def surrogates(
         kinds: names in `SELECTORS`, which look through the network that was trained on the data,
             and "condensed": images made by gradient matching.
         per_class: images of each class of each data set.
-        iterations: of gradient matching; the paper has 1000.
+        iterations: of gradient matching, each one step of the images in a network that isn't
+            trained; the paper has 1000 of ten steps each, between which the network is.
         seed: everything random derives from it.
         keep: a folder for the trained networks and surrogates: those that are there aren't made
             again.
@@ -122,8 +123,8 @@ def _surrogate(
     if path is not None and path.exists():
         return ReducedSet.load(path)
     made = gradient_matching(
-        pair.recipe.factory, data.train, per_class=per_class, iterations=iterations, seed=own,
-        progress=progress,
+        pair.recipe.factory, data.train, per_class=per_class, iterations=iterations,
+        outer_loops=1, lr=0.1 * per_class, seed=own, progress=progress,
     )  # fmt: skip
     if path is not None:
         made.save(path)

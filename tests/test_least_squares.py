@@ -90,6 +90,19 @@ def test_a_fit_is_ridge_regression_towards_the_prior(intercept: bool) -> None:
     assert intercept or not fit.shift.any()
 
 
+def test_rounding_of_few_observations_of_many_inputs_is_covered() -> None:
+    x = 100 * torch.randn(30, 1) * torch.randn(1, 400) + torch.randn(30, 400)
+    z = x @ torch.randn(400, 3) / 20
+    regression = Regression(1)
+    regression.update(0, x.T, z.T)
+    products = regression.moments[0].covariance()[:, :400]
+    assert torch.linalg.eigvalsh(products)[0] < -1e-10 * products.diagonal().mean()
+    fit = regression.solve(torch.zeros(3, 400), strength=0.0)
+    assert 0 < fit.strength < 1e-2
+    residual = z - (x.double() @ fit.weight.T + fit.shift)
+    assert residual.square().mean() < 1e-3 * z.double().var()
+
+
 def test_the_ridge_is_chosen_by_the_error_on_the_other_fold() -> None:
     truth = torch.randn(3, 20)
     for noise, few in ((0.0, 40), (30.0, 12)):

@@ -108,16 +108,30 @@ class _Normal:
 
     def fit(self, prior: Tensor, strength: float) -> Fit:
         """Return the weights and the intercepts."""
-        ridged = self._xx.clone()
-        # Inputs that are always zero, such as a black border, leave the prior as it is.
-        ridge = max(strength, _LEAST) * self._xx.diagonal().mean()
-        ridged.diagonal().add_(ridge.clamp_min(torch.finfo(torch.float64).tiny))
+        factor, strength = self._factor(strength)
         rest = self._xz - self._xx @ prior.T
-        weight = prior + torch.cholesky_solve(rest, torch.linalg.cholesky(ridged)).T
+        weight = prior + torch.cholesky_solve(rest, factor).T
         mean = weight @ self._mean_x
         shift = self._mean_z - mean if self._intercept else torch.zeros_like(mean)
         variance = ((weight @ self._scatter) * weight).sum(1)
         return Fit(weight, shift, mean, variance, strength)
+
+    def _factor(self, strength: float) -> tuple[Tensor, float]:
+        """Return the Cholesky factor of inputs' products with a ridge, and the ridge's strength.
+
+        Products of float32 numbers are rounded: of fewer observations than inputs, they may have
+        negative eigenvalues larger than a weak ridge. It is made stronger until it covers them.
+        """
+        scale = self._xx.diagonal().mean()
+        while True:
+            ridged = self._xx.clone()
+            # Inputs that are always zero, such as a black border, leave the prior as it is.
+            ridge = (max(strength, _LEAST) * scale).clamp_min(torch.finfo(torch.float64).tiny)
+            ridged.diagonal().add_(ridge)
+            factor, failed = torch.linalg.cholesky_ex(ridged)
+            if not failed:
+                return factor, strength
+            strength = 10 * max(strength, _LEAST)
 
 
 def _error(moments: Moments, fit: Fit) -> float:

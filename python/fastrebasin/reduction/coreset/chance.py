@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,13 +10,13 @@ import torch
 from torch import Tensor
 
 from fastrebasin.reduction.coreset.candidates import Candidates
-from fastrebasin.reduction.coreset.selector import ByClass, Chosen
+from fastrebasin.reduction.coreset.selector import Chosen, Selector, for_each_class
 
 __all__ = ["Random", "Uniform"]
 
 
 @dataclass(frozen=True)
-class Random(ByClass):
+class Random(Selector):
     """Draw uniformly and without replacement; scores are 0.
 
     Source: Yamada et al., ACML 2024, section 3.6.
@@ -29,15 +30,16 @@ class Random(ByClass):
 
     looks: ClassVar[bool] = False
 
-    def choose(
-        self,
-        candidates: Candidates,  # noqa: ARG002
-        members: Tensor,
-        count: int,
-        generator: torch.Generator,
+    def select(
+        self, candidates: Candidates, counts: Mapping[int, int], generator: torch.Generator
     ) -> Chosen:
-        """Draw among the members of one class."""
-        return Chosen(torch.randperm(len(members), generator=generator)[:count], torch.zeros(count))
+        """Draw so many examples of each class."""
+
+        def draw(members: Tensor, count: int) -> Chosen:
+            order = torch.randperm(len(members), generator=generator)
+            return Chosen(order[:count], torch.zeros(count))
+
+        return for_each_class(candidates.labels, counts, draw)
 
 
 @dataclass(frozen=True)

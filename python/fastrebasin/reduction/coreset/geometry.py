@@ -40,13 +40,7 @@ class Herding(ByClass):
         ([3.0, 2.0, 7.0], [0.0, 0.5, 1.0])
     """
 
-    def choose(
-        self,
-        candidates: Candidates,
-        members: Tensor,
-        count: int,
-        generator: torch.Generator,  # noqa: ARG002
-    ) -> Chosen:
+    def choose(self, candidates: Candidates, members: Tensor, count: int) -> Chosen:
         """Choose among the members of one class, greedily."""
         features = _centred(candidates, members)
         # |sum + x|^2 less |sum|^2, which is the same for all; infinite where x is chosen already.
@@ -81,13 +75,7 @@ class KCenter(ByClass):
         ([3.0, 7.0, 0.0], [0.0, 4.0, 3.0])
     """
 
-    def choose(
-        self,
-        candidates: Candidates,
-        members: Tensor,
-        count: int,
-        generator: torch.Generator,  # noqa: ARG002
-    ) -> Chosen:
+    def choose(self, candidates: Candidates, members: Tensor, count: int) -> Chosen:
         """Choose among the members of one class, greedily."""
         features = _centred(candidates, members)
         norms = torch.linalg.vector_norm(features, dim=1)

@@ -57,13 +57,7 @@ class Glister(ByClass):
     def __post_init__(self) -> None:
         _check_not_negative("lr", self.lr)
 
-    def choose(
-        self,
-        candidates: Candidates,
-        members: Tensor,
-        count: int,
-        generator: torch.Generator,  # noqa: ARG002
-    ) -> Chosen:
+    def choose(self, candidates: Candidates, members: Tensor, count: int) -> Chosen:
         """Choose among the members of one class."""
         layer = last_layer(candidates, members)
         inputs, errors, logits = layer.inputs, layer.errors(), layer.logits.clone()
@@ -111,13 +105,7 @@ class Craig(ByClass):
     def __post_init__(self) -> None:
         _check_not_negative("memory", self.memory)
 
-    def choose(
-        self,
-        candidates: Candidates,
-        members: Tensor,
-        count: int,
-        generator: torch.Generator,  # noqa: ARG002
-    ) -> Chosen:
+    def choose(self, candidates: Candidates, members: Tensor, count: int) -> Chosen:
         """Choose among the members of one class."""
         near = Nearness(last_layer(candidates, members).gradients())
         chosen, gains = facility_location(
@@ -159,13 +147,7 @@ class GradMatch(ByClass):
     def __post_init__(self) -> None:
         _check_not_negative("regularisation", self.regularisation)
 
-    def choose(
-        self,
-        candidates: Candidates,
-        members: Tensor,
-        count: int,
-        generator: torch.Generator,  # noqa: ARG002
-    ) -> Chosen:
+    def choose(self, candidates: Candidates, members: Tensor, count: int) -> Chosen:
         """Choose among the members of one class."""
         gradients = last_layer(candidates, members).gradients()
         found = matching_pursuit(

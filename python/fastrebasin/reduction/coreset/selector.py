@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastrebasin.reduction.coreset.candidates import Candidates
 
-__all__ = ["ByClass", "Chosen", "Scored", "Selector", "class_counts"]
+__all__ = ["ByClass", "Chosen", "Scored", "Selector", "class_counts", "for_each_class"]
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,29 @@ class Selector(ABC):
 
 
 class ByClass(Selector):
-    """A rule that looks at one class at a time."""
+    """A rule that looks at one class at a time, and draws nothing."""
 
     def select(
-        self, candidates: Candidates, counts: Mapping[int, int], generator: torch.Generator
+        self,
+        candidates: Candidates,
+        counts: Mapping[int, int],
+        generator: torch.Generator,  # noqa: ARG002
     ) -> Chosen:
         """Choose so many examples of each class."""
 
         def choose(members: Tensor, count: int) -> Chosen:
-            return self.choose(candidates, members, count, generator)
+            return self.choose(candidates, members, count)
 
-        return _for_each_class(candidates.labels, counts, choose)
+        return for_each_class(candidates.labels, counts, choose)
 
     @abstractmethod
-    def choose(
-        self, candidates: Candidates, members: Tensor, count: int, generator: torch.Generator
-    ) -> Chosen:
+    def choose(self, candidates: Candidates, members: Tensor, count: int) -> Chosen:
         """Choose `count` of one class.
 
         Args:
             candidates: all examples, of all classes.
             members: int64 indices of the class's, ascending, on the CPU.
             count: how many to choose; at most all, possibly none.
-            generator: on the CPU.
 
         Returns:
             Indices into `members`, in the order of choice.
@@ -99,16 +99,17 @@ class Scored(Selector):
             values, order = scores[members].sort(descending=True, stable=True)
             return Chosen(order[:count], values[:count])
 
-        return _for_each_class(candidates.labels, counts, choose)
+        return for_each_class(candidates.labels, counts, choose)
 
     @abstractmethod
     def scores(self, candidates: Candidates, generator: torch.Generator) -> Tensor:
         """Return the score of every candidate, (n,)."""
 
 
-def _for_each_class(
+def for_each_class(
     labels: Tensor, counts: Mapping[int, int], choose: Callable[[Tensor, int], Chosen]
 ) -> Chosen:
+    """Choose among the members of one class after the other; indices are into all examples."""
     indices, scores = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.float64)]
     weights = [torch.zeros(0, dtype=torch.float64)]
     for label, count in counts.items():

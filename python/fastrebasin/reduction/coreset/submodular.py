@@ -63,13 +63,7 @@ class FacilityLocation(ByClass):
         if problems:
             raise ValueError("; ".join(problems))
 
-    def choose(
-        self,
-        candidates: Candidates,
-        members: Tensor,
-        count: int,
-        generator: torch.Generator,  # noqa: ARG002
-    ) -> Chosen:
+    def choose(self, candidates: Candidates, members: Tensor, count: int) -> Chosen:
         """Choose among the members of one class."""
         similarity = Cosine(vectors_of(candidates, members, self.of))
         chosen, gains = facility_location(
@@ -115,13 +109,7 @@ class GraphCut(ByClass):
         if problems:
             raise ValueError("; ".join(problems))
 
-    def choose(
-        self,
-        candidates: Candidates,
-        members: Tensor,
-        count: int,
-        generator: torch.Generator,  # noqa: ARG002
-    ) -> Chosen:
+    def choose(self, candidates: Candidates, members: Tensor, count: int) -> Chosen:
         """Choose among the members of one class."""
         similarity = Cosine(vectors_of(candidates, members, self.of))
         gains = self.lam * similarity.sums()

@@ -39,7 +39,7 @@ from fastrebasin.permutation import (
     invert,
     random_permutation,
 )
-from fastrebasin.reduction import ReducedSet, select_coreset
+from fastrebasin.reduction import ReducedSet, select_coreset, synthesize
 from fastrebasin.spec import PermutationSpec
 from fastrebasin.tracing import TracingWarning, trace
 
@@ -82,6 +82,7 @@ __all__ = [
     "solve_nested_assignment",
     "straight_through_matching",
     "synchronised_matching",
+    "synthesize",
     "trace",
     "weight_matching",
 ]

@@ -9,7 +9,7 @@ from torch import nn
 from fastrebasin.data import Data
 from fastrebasin.evaluation import evaluate
 from fastrebasin.experiments.data_sets import DataSet
-from fastrebasin.experiments.training import train
+from fastrebasin.experiments.training import Transform, train
 
 __all__ = ["train_on"]
 
@@ -20,6 +20,7 @@ def train_on(
     factory: Callable[[], nn.Module],
     *,
     epochs: int = 300,
+    transform: Transform | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> float:
@@ -30,6 +31,7 @@ def train_on(
         data: whose test images count.
         factory: makes the network.
         epochs: of the training; the rate is a tenth in their second half.
+        transform: of each batch of the few images.
         seed: of initial weights and shuffling.
         progress: show a bar on a terminal.
 
@@ -38,6 +40,7 @@ def train_on(
     """
     network = train(
         factory, few, epochs=epochs, lr=0.01, batch_size=256, momentum=0.9, weight_decay=5e-4,
-        drops=[epochs // 2], seed=seed, label="train on few", progress=progress,
+        drops=[epochs // 2], transform=transform, seed=seed, label="train on few",
+        progress=progress,
     )  # fmt: skip
     return evaluate(network, data.test).mixture.accuracy

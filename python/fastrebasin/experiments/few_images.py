@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from fastrebasin.augmentation import augmented
@@ -71,20 +72,25 @@ def few_images(
         count: (coreset(pair.a, count, 2 * seed), coreset(pair.b, count, 2 * seed + 1))
         for count in per_class
     }
-    tests = pair.a.test, pair.b.test
     model_a, model_b = (end_model(pair, side, 2 * seed + side, keep, progress) for side in (0, 1))
     result = FewImages(seed)
     if oracle:
         path = None if keep is None else keep / f"{pair.name}-both-0.safetensors"
         epochs, both = min(pair.recipe.train_epochs), (pair.a.train, pair.b.train)
         model = trained(pair.recipe, both, epochs, 0, path, "train both", progress)
-        result.oracle = evaluate(model, tests)
+        result.oracle = _score(model, pair)
     for count, data in few.items():
         seconds: dict[str, float] = {}
         ways = _ways(model_a, model_b, data, quick, seed, seconds, progress)
-        result.scores[count] = {name: evaluate(merged, tests) for name, merged in ways}
+        result.scores[count] = {name: _score(merged, pair) for name, merged in ways}
         result.seconds[count] = seconds
     return result
+
+
+def _score(model: nn.Module, pair: Pair) -> Evaluation:
+    """Evaluate in the precision of training."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=pair.recipe.train_bfloat16):
+        return evaluate(model, (pair.a.test, pair.b.test))
 
 
 def _ways(

@@ -19,6 +19,7 @@ from fastrebasin.experiments.data_sets import (
     usps,
 )
 from fastrebasin.experiments.models import colour_mlp, digits_mlp, mnist_mlp, resnet20x4, vgg11
+from fastrebasin.experiments.training import Transform, jittered
 
 __all__ = ["Pair", "Recipe", "load_pair", "pair_names"]
 
@@ -37,7 +38,7 @@ class Recipe:
     train_lr: float = 0.1
     train_weight_decay: float = 0.0
     train_one_cycle: bool = False
-    train_jitter: bool = False
+    train_transform: Transform | None = None
     train_bfloat16: bool = False
     full_epochs: int = 5
     full_lr: float = 0.1
@@ -75,7 +76,7 @@ def _cifar(factory: Callable[[], nn.Module], epochs: int) -> Recipe:
     """Return what two cores can train in an hour; the paper trains for 100 epochs."""
     return Recipe(
         factory, train_epochs=(epochs, epochs), train_batch=250, train_weight_decay=5e-4,
-        train_one_cycle=True, train_jitter=True, train_bfloat16=True,
+        train_one_cycle=True, train_transform=jittered, train_bfloat16=True,
     )  # fmt: skip
 
 

@@ -153,10 +153,11 @@ def _write(path: Path, pair: Pair, runs: Sequence[Mapping[str, Any]]) -> None:
 
 def _provenance(pair: Pair) -> dict[str, Any]:
     """Return what was run, where and when."""
+    values = {f.name: getattr(pair.recipe, f.name) for f in dataclasses.fields(pair.recipe)}
     recipe = {
-        field.name: getattr(pair.recipe, field.name)
-        for field in dataclasses.fields(pair.recipe)
-        if field.name != "factory"
+        name: value.__name__ if callable(value) else value
+        for name, value in values.items()
+        if name != "factory"
     }
     return {
         "fastrebasin": fastrebasin.__version__,

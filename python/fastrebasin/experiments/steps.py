@@ -42,7 +42,7 @@ def trained(
     model = train(
         recipe.factory, data, epochs=epochs, lr=recipe.train_lr, batch_size=recipe.train_batch,
         weight_decay=recipe.train_weight_decay, one_cycle=recipe.train_one_cycle,
-        jitter=recipe.train_jitter, bfloat16=recipe.train_bfloat16, seed=seed, label=label,
+        transform=recipe.train_transform, bfloat16=recipe.train_bfloat16, seed=seed, label=label,
         progress=progress,
     )  # fmt: skip
     if path is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,11 @@ from torch.nn import functional
 from fastrebasin._progress import bar
 from fastrebasin.data import Data, mixture, mixture_length, sources
 
-__all__ = ["cycle", "jittered", "train"]
+__all__ = ["Transform", "cycle", "jittered", "train"]
+
+
+Transform: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+"""Of a batch of images."""
 
 
 def train(
@@ -25,7 +30,7 @@ def train(
     weight_decay: float = 0.0,
     one_cycle: bool = False,
     drops: Sequence[int] = (),
-    jitter: bool = False,
+    transform: Transform | None = None,
     bfloat16: bool = False,
     seed: int = 0,
     label: str = "train",
@@ -41,7 +46,7 @@ def train(
         one_cycle: the rate rises to `lr` over a fifth of the steps and falls to 0, instead of being
             constant.
         drops: without it, epochs after which the rate is a tenth of what it was.
-        jitter: images are moved by up to four pixels and mirrored at random.
+        transform: of each batch of images, such as `jittered`.
         bfloat16: run the network under autocast, which some CPUs do much faster.
         seed: of initial weights and shuffling.
         label: of the progress bar.
@@ -70,7 +75,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     for _ in bar(range(epochs), label, progress=progress, unit="epoch"):
         for x, y in mixture(parts, batch_size, generator):
-            images = jittered(x, generator) if jitter else x
+            images = x if transform is None else transform(x, generator)
             optimizer.zero_grad()
             with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
                 logits = model(images)

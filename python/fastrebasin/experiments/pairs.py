@@ -80,7 +80,7 @@ def _cifar(factory: Callable[[], nn.Module], epochs: int) -> Recipe:
     )  # fmt: skip
 
 
-_CIFAR = {"cifar-vgg11": _cifar(vgg11, 5), "cifar-resnet20x4": _cifar(resnet20x4, 5)}
+_CIFAR = {"cifar-vgg11": _cifar(vgg11, 5), "cifar-resnet20x4": _cifar(resnet20x4, 3)}
 
 _NAMES = ("rotated", "split", "fashion", "usps", *_CIFAR)
 

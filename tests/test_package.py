@@ -104,13 +104,13 @@ def test_make_says_that_a_compiler_is_missing(tmp_path: Path) -> None:
     assert "Python" not in run.stderr
 
 
-def test_the_readmes_python_runs() -> None:
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
     )  # fmt: skip
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert run.returncode == 0, run.stderr
     assert "layer0.weight[0]" in run.stdout

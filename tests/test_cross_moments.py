@@ -51,7 +51,7 @@ def images(units: int) -> dict[str, tuple[Tensor, int]]:
         "channels last": (rows.movedim(-1, 1), 1),
         "window": (wide[..., 1:7], 1),
         "turned": (rows.movedim(-1, 1).mT.contiguous().mT, 1),
-        "negated": (torch._neg_view(-rows.movedim(-1, 1)), 1),  # type: ignore[attr-defined]
+        "negated": (torch._neg_view(-rows.movedim(-1, 1)), 1),
     }
 
 

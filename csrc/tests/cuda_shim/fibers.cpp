@@ -82,6 +82,7 @@ class Block {
       if (current_->state == State::at_barrier) release_block();
       if (current_->state == State::in_warp) release_warp();
     }
+    for (Fiber& fiber : fibers_) sanitizers::end(fiber.sanitized, main_);
     if (error_) std::rethrow_exception(error_);
     const bool stuck = std::any_of(fibers_.begin(), fibers_.end(),
                                    [](const Fiber& f) { return f.state != State::done; });
@@ -131,7 +132,7 @@ class Block {
     const stack_t& stack = current_->context.uc_stack;
     sanitizers::enter_fiber(current_->sanitized, main_, stack.ss_sp, stack.ss_size);
     swapcontext(&main_context_, &current_->context);
-    sanitizers::back_in_main(current_->sanitized, main_, current_->state == State::done);
+    sanitizers::back_in_main(main_);
   }
 
   // A barrier opens when all threads of the block wait at the same one.
@@ -206,8 +207,8 @@ void Block::enter() {
   sanitizers::first_in_fiber(running->main_);
   try {
     running->thread_();
-  } catch (...) {
-    running->error_ = std::current_exception();
+  } catch (...) {  // the first of a block is told
+    if (!running->error_) running->error_ = std::current_exception();
   }
   running->leave(State::done);
 }

@@ -41,9 +41,10 @@ inline void leave_fiber(Fiber& fiber, Main& main, bool for_good) {
 inline void back_in_fiber(Fiber& fiber) {
   __sanitizer_finish_switch_fiber(fiber.state, nullptr, nullptr);
 }
-inline void back_in_main(Fiber&, Main& main, bool) {
+inline void back_in_main(Main& main) {
   __sanitizer_finish_switch_fiber(main.state, nullptr, nullptr);
 }
+inline void end(Fiber&, Main&) {}
 inline void release(void*) {}
 inline void acquire(void*) {}
 // Frames of fibers that never ended left marks.
@@ -62,14 +63,13 @@ inline void enter_fiber(Fiber& fiber, Main& main, const void*, std::size_t) {
   __tsan_switch_to_fiber(fiber.state, __tsan_switch_to_fiber_no_sync);
 }
 inline void first_in_fiber(Main&) {}
-inline void leave_fiber(Fiber& fiber, Main& main, bool for_good) {
-  if (for_good) __tsan_release(&main);
-  static_cast<void>(fiber);
+inline void leave_fiber(Fiber&, Main& main, bool) {
+  __tsan_release(&main);
   __tsan_switch_to_fiber(main.state, __tsan_switch_to_fiber_no_sync);
 }
 inline void back_in_fiber(Fiber&) {}
-inline void back_in_main(Fiber& fiber, Main& main, bool for_good) {
-  if (!for_good) return;
+inline void back_in_main(Main&) {}
+inline void end(Fiber& fiber, Main& main) {
   __tsan_acquire(&main);
   __tsan_destroy_fiber(fiber.state);
 }
@@ -85,7 +85,8 @@ inline void enter_fiber(Fiber&, Main&, const void*, std::size_t) {}
 inline void first_in_fiber(Main&) {}
 inline void leave_fiber(Fiber&, Main&, bool) {}
 inline void back_in_fiber(Fiber&) {}
-inline void back_in_main(Fiber&, Main&, bool) {}
+inline void back_in_main(Main&) {}
+inline void end(Fiber&, Main&) {}
 inline void release(void*) {}
 inline void acquire(void*) {}
 inline void forget(const void*, std::size_t) {}

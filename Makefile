@@ -10,7 +10,8 @@ INSTALLED := $(VENV)/.installed
 LINTERS := $(VENV)/.linters
 CMAKE := $(VENV)/.cmake
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md \
-           $(shell find csrc python -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.py' -o -name '*.pyi')
+           $(shell find csrc python -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' -o -name '*.pyi')
+NATIVE = $(shell find csrc -name '*.?pp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 
 .PHONY: demo test slow lint sanitize sanitize-address sanitize-thread format clean check-tools
 
@@ -27,17 +28,17 @@ lint: $(INSTALLED) $(LINTERS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(shell find csrc -name '*.?pp')
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 	$(BIN)/python .ci/budget.py
 
-# The native tests under the sanitizers of addresses and undefined behaviour, and those of threads
-# under the sanitizer of threads.
+# The native tests under the sanitizers of addresses and undefined behaviour, and those of threads,
+# a CPU's and a GPU's, under the sanitizer of threads.
 sanitize: sanitize-address sanitize-thread
 
 sanitize-address: SANITIZERS := address,undefined
 sanitize-address: TARGET := all
 sanitize-thread: SANITIZERS := thread
-sanitize-thread: TARGET := threads_test
+sanitize-thread: TARGET := race_tests
 SANITIZE_FLAGS := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -D_GLIBCXX_ASSERTIONS
 # Older thread sanitizers stop with "unexpected memory mapping" where addresses are very random.
 LESS_RANDOM := $(shell setarch "$$(uname -m)" -R true 2>/dev/null && echo 'setarch "$$(uname -m)" -R')
@@ -46,14 +47,14 @@ sanitize-address sanitize-thread: $(CMAKE)
 	$(BIN)/python -m cmake -S . -B build/$@ -G 'Unix Makefiles' --log-level=WARNING \
 	  -DFASTREBASIN_TESTS=ON -DFASTREBASIN_WERROR=ON \
 	  -DCMAKE_CXX_FLAGS='$(SANITIZE_FLAGS) -fsanitize=$(SANITIZERS)' \
-	  -DCMAKE_CTEST_ARGUMENTS='--output-on-failure;-j2;-R;$(TARGET:all=test)'
+	  -DCMAKE_CTEST_ARGUMENTS='--output-on-failure;-j2;-L;$(TARGET)'
 	$(BIN)/python -m cmake --build build/$@ --parallel 2 --target $(TARGET)
 	$(LESS_RANDOM) $(BIN)/python -m cmake --build build/$@ --target test
 
 format: $(LINTERS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(shell find csrc -name '*.?pp')
+	$(BIN)/clang-format -i $(NATIVE)
 
 clean:
 	rm -rf $(VENV) build demo-output

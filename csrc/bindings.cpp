@@ -7,12 +7,14 @@
 
 namespace py = pybind11;
 
-void register_assignment(py::module_& m);  // bindings/assignment.cpp
-void register_gather(py::module_& m);      // bindings/gather.cpp
+void register_assignment(py::module_& m);   // bindings/assignment.cpp
+void register_correlation(py::module_& m);  // bindings/correlation.cpp
+void register_gather(py::module_& m);       // bindings/gather.cpp
 
 // Nothing here is shared between calls, so threads need no GIL to keep them apart.
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_assignment(m);
+  register_correlation(m);
   register_gather(m);
   m.def("cuda_built", &fastrebasin::cuda::built);
 }

@@ -81,8 +81,14 @@ def test_importing_needs_no_optional_package() -> None:
 
 def test_the_core_keeps_its_layers() -> None:
     csrc = Path(__file__).parents[1] / "csrc"
-    paths = [p for room in ("cpu", "cuda") for p in (csrc / room).rglob("*.?pp")]
+    paths = [
+        path
+        for room in ("cpu", "cuda")
+        for path in (csrc / room).rglob("*")
+        if path.suffix in (".cpp", ".hpp", ".inl", ".cu", ".cuh")
+    ]
     assert len(paths) > 10
+    assert any(path.suffix == ".cu" for path in paths)
     for path in paths:
         assert not re.search(r"pybind11|torch|Python\.h|#ifdef", path.read_text()), path.name
 

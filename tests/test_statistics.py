@@ -145,18 +145,18 @@ def test_one_network_alone_is_a_pair_of_equals() -> None:
 
 
 @pytest.mark.parametrize("shape", [(30, 8, 9, 5), (3, 60, 70), (2, 8, 1), (1, 5000)])
-def test_images_are_read_as_they_lie(shape: tuple[int, ...]) -> None:
+def test_images_are_read_as_they_lie(shape: tuple[int, ...], device: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(*shape[:1], n, *shape[1:], generator=generator) for n in (4, 3))
+    x, y = (torch.randn(*shape[:1], n, *shape[1:], generator=generator).to(device) for n in (4, 3))
     moments = Moments()
     moments.update(x, y, axis=1)
     flat_x, flat_y = (t.movedim(1, -1).flatten(0, -2) for t in (x, y))
     assert_equals_two_passes(moments, flat_x, flat_y, 1e-6)
 
 
-def test_networks_may_lay_their_images_out_each_in_its_own_way() -> None:
+def test_networks_may_lay_their_images_out_each_in_its_own_way(device: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(30, n, 30, 20, generator=generator) for n in (4, 3))
+    x, y = (torch.randn(30, n, 30, 20, generator=generator).to(device) for n in (4, 3))
     rows, columns = Moments(), Moments()
     rows.update(x, y, axis=1)
     columns.update(x.to(memory_format=torch.channels_last), y, axis=1)

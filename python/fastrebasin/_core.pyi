@@ -3,6 +3,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+# Addresses and strides, as csrc/bindings/correlation.cpp takes them.
+_Axes = tuple[int, int, int]
+_Side = tuple[int, int, int, int, _Axes, int, int, int]
+_Pair = tuple[_Side, _Side, _Axes, int]
+
 def linear_sum_assignment(
     cost: object, maximize: object, threads: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None: ...
@@ -29,4 +34,6 @@ def gather_kernels(
     index: npt.NDArray[np.int64],
     out: npt.NDArray[np.generic],
 ) -> None: ...
+def cross_moments_workspace(pairs: Sequence[_Pair]) -> int: ...
+def add_cross_moments(pairs: Sequence[_Pair], workspace: int, device: int, stream: int) -> None: ...
 def cuda_built() -> bool: ...

@@ -17,9 +17,13 @@ import torch
 from fastrebasin import _core
 
 __all__ = [
-    "Solutions", "as_array", "cuda_built", "gather_kernels", "linear_sum_assignment",
-    "solve_assignments",
+    "CrossMoments", "Solutions", "as_array", "cross_moments", "cuda_built", "gather_kernels",
+    "has_cross_moments", "linear_sum_assignment", "solve_assignments",
 ]  # fmt: skip
+
+# By the numbers that the core knows them by.
+_ELEMENTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_OBSERVATION_AXES = 3
 
 _NO_CUDA = (
     "{argument} is on {device}, but this build of fastrebasin has no CUDA kernels: "
@@ -125,3 +129,84 @@ def solve_assignments(
         index, reason = failure
         raise ValueError(name(index) + reason)
     return [Solutions(*arrays) for arrays in solved]
+
+
+class CrossMoments(NamedTuple):
+    """Sums over observations of n units of x and m of y, about their shifts: float64."""
+
+    products: torch.Tensor  # (n, m)
+    sums_x: torch.Tensor  # (n)
+    squares_x: torch.Tensor
+    sums_y: torch.Tensor  # (m)
+    squares_y: torch.Tensor
+
+
+def has_cross_moments(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether the core has kernels for two tensors' device and dtypes, and there is any work."""
+    known = x.dtype in _ELEMENTS and y.dtype in _ELEMENTS
+    return x.is_cuda and cuda_built() and known and x.numel() > 0 and y.numel() > 0
+
+
+def cross_moments(
+    x: torch.Tensor, y: torch.Tensor, axis: int, shift_x: torch.Tensor, shift_y: torch.Tensor
+) -> CrossMoments:
+    """Sum the products of units on one CUDA device, on the current stream.
+
+    Args:
+        x, y: as `has_cross_moments` accepts, with the same observations beside `axis`, that of the
+            units. Read as they lie.
+        shift_x, shift_y: taken off each value, contiguous float32 of shape (n,) and (m,).
+    """
+    dims = axis % x.ndim, axis % y.ndim
+    x, y = x.resolve_neg(), y.resolve_neg()
+    axes = _observation_axes(x, y, *dims)
+    if len(axes) > _OBSERVATION_AXES:
+        x, y = x.contiguous(), y.contiguous()
+        axes = _observation_axes(x, y, *dims)
+    axes = [(1, 0, 0)] * (_OBSERVATION_AXES - len(axes)) + axes
+    n, m = x.shape[dims[0]], y.shape[dims[1]]
+    found = CrossMoments(
+        *(
+            torch.zeros(shape, dtype=torch.float64, device=x.device)
+            for shape in ((n, m), (n,), (n,), (m,), (m,))
+        )
+    )
+    sizes, strides_x, strides_y = (tuple(column) for column in zip(*axes, strict=True))
+    side_x = _side(x, dims[0], strides_x, shift_x, found.sums_x, found.squares_x)
+    side_y = _side(y, dims[1], strides_y, shift_y, found.sums_y, found.squares_y)
+    pairs = [(side_x, side_y, sizes, found.products.data_ptr())]
+    room = _core.cross_moments_workspace(pairs)
+    workspace = torch.empty(room, dtype=torch.uint8, device=x.device)
+    stream = torch.cuda.current_stream(x.device)
+    _core.add_cross_moments(pairs, workspace.data_ptr(), stream.device_index, stream.cuda_stream)
+    return found
+
+
+def _side(
+    x: torch.Tensor, dim: int, strides: Sequence[int], shift: torch.Tensor, *sums: torch.Tensor
+) -> Any:
+    """Return one side of a product as the core wants it."""
+    addresses = (tensor.data_ptr() for tensor in (shift, *sums))
+    element = _ELEMENTS[x.dtype]
+    return x.data_ptr(), element, x.shape[dim], x.stride(dim), tuple(strides), *addresses
+
+
+def _observation_axes(
+    x: torch.Tensor, y: torch.Tensor, dim_x: int, dim_y: int
+) -> list[tuple[int, int, int]]:
+    """Return (size, stride in x, stride in y) of the axes beside the units', as few as can be."""
+    sizes = [size for k, size in enumerate(x.shape) if k != dim_x]
+    strides = [
+        [stride for k, stride in enumerate(t.stride()) if k != dim]
+        for t, dim in ((x, dim_x), (y, dim_y))
+    ]
+    axes: list[tuple[int, int, int]] = []
+    for size, *step in zip(sizes, *strides, strict=True):
+        if size == 1:
+            continue
+        if axes and all(
+            outer == size * inner for outer, inner in zip(axes[-1][1:], step, strict=True)
+        ):
+            size *= axes.pop()[0]
+        axes.append((size, step[0], step[1]))
+    return axes

@@ -5,7 +5,7 @@ Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computi
 about its mean, with a correction of rank one. A batch is cut into chunks; each is shifted by almost
 its mean before it is multiplied, so that nothing cancels however far the mean is from zero, and the
 product is in float32 (float64 for such inputs). Means, corrections and sums over chunks are in
-float64.
+float64. On a CUDA device the core's kernels do the same, a batch at a time, where they were built.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from fastrebasin import _native
 from fastrebasin._precision import full_precision
 
 __all__ = ["Moments"]
@@ -80,6 +81,9 @@ class Moments:
         y = x if y is None else y
         _check(x, y, axis)
         if not x.numel():
+            return
+        if _native.has_cross_moments(x, y):
+            self.merge(_by_kernels(x, y, axis))
             return
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         with full_precision(x.device):
@@ -161,6 +165,21 @@ class Moments:
         if not self.count:
             raise ValueError("moments need at least one observation, got none")
         return self.count
+
+
+def _by_kernels(x: Tensor, y: Tensor, axis: int) -> Moments:
+    """Return the moments of a batch, whose products are summed by the core, in its own chunks."""
+    shift_x = _shift(x.movedim(axis, 0).float()).contiguous()
+    shift_y = shift_x if y is x else _shift(y.movedim(axis, 0).float()).contiguous()
+    sums = _native.cross_moments(x, y, axis, shift_x, shift_y)
+    found = Moments()
+    found.count, found._eps = x.numel() // x.shape[axis], torch.finfo(torch.float32).eps
+    rest_x, rest_y = sums.sums_x / found.count, sums.sums_y / found.count
+    found.mean_x, found.mean_y = shift_x.double() + rest_x, shift_y.double() + rest_y
+    found.scatter = sums.products.addr_(rest_x, rest_y, alpha=-found.count)
+    found.scatter_x = sums.squares_x.addcmul_(rest_x, rest_x, value=-found.count)
+    found.scatter_y = sums.squares_y.addcmul_(rest_y, rest_y, value=-found.count)
+    return found
 
 
 def _chunks(x: Tensor, axis: int) -> Iterator[Tensor]:

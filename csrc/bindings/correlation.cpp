@@ -1,0 +1,75 @@
+// Cross-moments of units on a CUDA device: addresses, shapes and strides in, which the caller
+// checked.
+
+#include "cuda/correlation.hpp"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <tuple>
+#include <vector>
+
+namespace py = pybind11;
+using namespace py::literals;
+namespace cuda = fastrebasin::cuda;
+
+namespace {
+
+using Address = std::uintptr_t;
+using Axes = std::array<std::int64_t, cuda::observation_axes>;
+
+// data, element, count, stride, observation strides, shift, sums, squares; 0 for an address of
+// none.
+using Side = std::tuple<Address, int, std::int64_t, std::int64_t, Axes, Address, Address, Address>;
+// x, y, observations, products.
+using Pair = std::tuple<Side, Side, Axes, Address>;
+
+cuda::Units units_of(const Side& side) {
+  const auto& [data, element, count, stride, strides, shift, sums, squares] = side;
+  if (element < 0 || element > int(cuda::Element::float16))
+    throw std::invalid_argument("expected an element of float32, bfloat16 or float16: 0, 1 or 2");
+  if (count < 0) throw std::invalid_argument("counts must not be negative");
+  return {reinterpret_cast<const void*>(data),
+          static_cast<cuda::Element>(element),
+          count,
+          stride,
+          {strides[0], strides[1], strides[2]},
+          reinterpret_cast<const float*>(shift),
+          reinterpret_cast<double*>(sums),
+          reinterpret_cast<double*>(squares)};
+}
+
+std::vector<cuda::CrossMoments> problems_of(const std::vector<Pair>& pairs) {
+  std::vector<cuda::CrossMoments> problems;
+  for (const auto& [x, y, observations, products] : pairs) {
+    for (const std::int64_t count : observations)
+      if (count < 0) throw std::invalid_argument("counts must not be negative");
+    problems.push_back({units_of(x),
+                        units_of(y),
+                        {observations[0], observations[1], observations[2]},
+                        reinterpret_cast<double*>(products)});
+  }
+  return problems;
+}
+
+std::size_t workspace_bytes(const std::vector<Pair>& pairs) {
+  return cuda::workspace_bytes(problems_of(pairs));
+}
+
+void add_cross_moments(const std::vector<Pair>& pairs, Address workspace, int device,
+                       Address stream) {
+  const std::vector<cuda::CrossMoments> problems = problems_of(pairs);
+  py::gil_scoped_release released;
+  cuda::add_cross_moments(problems, reinterpret_cast<void*>(workspace), device,
+                          reinterpret_cast<cuda::Stream>(stream));
+}
+
+}  // namespace
+
+void register_correlation(py::module_& m) {
+  m.def("cross_moments_workspace", &workspace_bytes, "pairs"_a);
+  m.def("add_cross_moments", &add_cross_moments, "pairs"_a, "workspace"_a, "device"_a, "stream"_a);
+}

@@ -1,0 +1,9 @@
+// Says that the kernels are there, in a build with them.
+
+#include "cuda/device.hpp"
+
+namespace fastrebasin::cuda {
+
+bool built() noexcept { return true; }
+
+}  // namespace fastrebasin::cuda

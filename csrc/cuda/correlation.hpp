@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+struct CUstream_st;
+
+namespace fastrebasin::cuda {
+
+using Stream = CUstream_st*;
+
+enum class Element : int { float32, bfloat16, float16 };
+
+constexpr int observation_axes = 3;
+
+// Values of units on the device, read as they lie. Strides count elements.
+struct Units {
+  const void* data;
+  Element element;
+  std::int64_t count;
+  std::int64_t stride;  // from unit to unit
+  std::int64_t observation_strides[observation_axes];
+  const float* shift;      // (count), taken off each value; null: nothing
+  double *sums, *squares;  // (count) each; both null: not wanted
+};
+
+// The same observations of the units of x and of y, which may be the same.
+struct CrossMoments {
+  Units x, y;
+  std::int64_t observations[observation_axes];
+  double* products;  // (x.count, y.count)
+};
+
+// Bytes of device memory that add_cross_moments needs for itself.
+std::size_t workspace_bytes(const std::vector<CrossMoments>& problems);
+
+// Adds to each problem's results, on its device, the sums over all observations of shifted values,
+// of their squares and of their products x^T y. Nothing waits for the device.
+//
+// Products are float32, and their sums over at most `span` observations; all further sums are
+// float64. They are added in an order that depends on a problem's sizes alone: results are the
+// same, bit for bit, on every call, on every device and in every group. Those of x with itself are
+// symmetric.
+//
+// Throws std::runtime_error for what CUDA refuses.
+void add_cross_moments(const std::vector<CrossMoments>& problems, void* workspace, int device,
+                       Stream stream);
+
+}  // namespace fastrebasin::cuda

@@ -1,0 +1,43 @@
+#pragma once
+
+// Numbers of 16 and 32 bits, as bits: what was loaded is widened only when it's needed.
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/correlation.hpp"
+
+namespace fastrebasin::cuda {
+
+__device__ inline float widened_bfloat16(unsigned bits) { return __uint_as_float(bits << 16); }
+
+// The exponent's bias is moved by a product, which is exact and gives subnormal numbers their
+// value.
+__device__ inline float widened_float16(unsigned bits) {
+  const unsigned sign = (bits & 0x8000u) << 16, magnitude = (bits & 0x7FFFu) << 13;
+  const bool finite = (bits & 0x7C00u) != 0x7C00u;
+  const unsigned value =
+      finite ? __float_as_uint(__uint_as_float(magnitude) * 0x1p112f) : magnitude | 0x7F800000u;
+  return __uint_as_float(sign | value);
+}
+
+template <Element element>
+__device__ float widened(unsigned bits) {
+  switch (element) {
+    case Element::float32:
+      return __uint_as_float(bits);
+    case Element::bfloat16:
+      return widened_bfloat16(bits);
+    default:
+      return widened_float16(bits);
+  }
+}
+
+// One value as it lies.
+__device__ inline unsigned bits_at(const float* data, std::int64_t at) {
+  return __float_as_uint(data[at]);
+}
+__device__ inline unsigned bits_at(const std::uint16_t* data, std::int64_t at) { return data[at]; }
+
+}  // namespace fastrebasin::cuda

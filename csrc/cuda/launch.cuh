@@ -1,0 +1,54 @@
+#pragma once
+
+// Launches and calls of the runtime: each is checked, and says what failed. No file but this one
+// launches a kernel, and no chevrons do, so a host compiler reads all sources.
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace fastrebasin::cuda {
+
+inline void check(cudaError_t error, const char* action) {
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(std::string("CUDA can't ") + action + ": " + cudaGetErrorString(error));
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
+            cudaStream_t stream, Arguments&&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...),
+        "launch a kernel");
+}
+
+// Makes a device current, and the former one at its end.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    check(cudaGetDevice(&former_), "tell the current device");
+    check(cudaSetDevice(device), "use the device");
+  }
+  ~OnDevice() { cudaSetDevice(former_); }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int former_ = 0;
+};
+
+// A block's dynamic shared memory, as one T without initial values. Kernels use no other kind.
+template <typename T>
+__device__ T& shared_memory() {
+  extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];
+  return *reinterpret_cast<T*>(dynamic_shared_memory);
+}
+
+}  // namespace fastrebasin::cuda

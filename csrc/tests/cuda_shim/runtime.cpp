@@ -1,0 +1,59 @@
+// The runtime's functions, as a host without a device would wish them.
+
+#include <cuda_runtime.h>
+
+namespace cuda_shim {
+namespace {
+
+thread_local cudaError_t failure = cudaSuccess;
+thread_local int calls_before_failure = 0;
+thread_local int device = 0;
+
+}  // namespace
+
+void fail(cudaError_t error, int calls) {
+  failure = error;
+  calls_before_failure = calls;
+}
+
+cudaError_t outcome() {
+  if (failure == cudaSuccess || calls_before_failure-- > 0) return cudaSuccess;
+  return std::exchange(failure, cudaSuccess);
+}
+
+int current_device() { return device; }
+
+// The limits of every device, and what needs no leave to be launched.
+cudaError_t launchable(const cudaLaunchConfig_t& config) {
+  if (const cudaError_t error = outcome(); error != cudaSuccess) return error;
+  const dim3 grid = config.gridDim, block = config.blockDim;
+  const auto volume = [](const dim3& d) { return std::uint64_t{d.x} * d.y * d.z; };
+  if (volume(grid) == 0 || volume(block) == 0 || volume(block) > 1024 || block.z > 64 ||
+      grid.x > 0x7FFFFFFF || grid.y > 65535 || grid.z > 65535)
+    return cudaErrorInvalidConfiguration;
+  return config.dynamicSmemBytes > 48 * 1024 ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+}  // namespace cuda_shim
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidConfiguration:
+      return "invalid configuration argument";
+    default:
+      return "invalid argument";
+  }
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = cuda_shim::device;
+  return cuda_shim::outcome();
+}
+
+cudaError_t cudaSetDevice(int device) {
+  const cudaError_t error = cuda_shim::outcome();
+  if (error == cudaSuccess) cuda_shim::device = device;
+  return error;
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from typer.testing import CliRunner
 from fastrebasin import PermutationSpec, architectures, trace
 from fastrebasin.checkpoints import load_checkpoint, save_checkpoint
 from fastrebasin.cli import app, experiments
-from fastrebasin.experiments import pairs, steps
+from fastrebasin.experiments import few_images, pairs, steps
 from fastrebasin.experiments.models import MLP, digits_mlp
+from fastrebasin.merging import distil
 
 MODEL = "fastrebasin.experiments.models:digits_mlp"
 
@@ -217,6 +219,7 @@ def test_reproduce_shows_what_each_step_gives(
         return dataclasses.replace(pair, recipe=recipe)
 
     monkeypatch.setattr(experiments, "load_pair", small)
+    monkeypatch.setattr(few_images, "distil", functools.partial(distil, steps=150))
     arguments = ("reproduce", "rotated", "--per-class", 2, "-o", tmp_path / "out", "--quiet")
     code, text = invoke(*arguments)
     assert code == 0, text

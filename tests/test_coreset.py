@@ -69,10 +69,10 @@ def test_features_must_be_finite(method: str) -> None:
 def test_random_examples_have_the_same_chance() -> None:
     counts = torch.zeros(20)
     data = torch.zeros(20, 1), torch.zeros(20).long()
-    for seed in range(2000):
+    for seed in range(1000):
         chosen = select_coreset(data, "random", per_class=5, seed=seed, progress=False)
         counts[chosen.extras["indices"]] += 1
-    assert (counts / 2000 - 0.25).abs().max() < 0.05  # five standard deviations
+    assert (counts / 1000 - 0.25).abs().max() < 0.07  # five standard deviations
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.floats(0, 1))

@@ -12,23 +12,16 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from typer.testing import CliRunner
+from command_line import invoke
 
 from fastrebasin import PermutationSpec, architectures, trace
 from fastrebasin.checkpoints import load_checkpoint, save_checkpoint
-from fastrebasin.cli import app, experiments
+from fastrebasin.cli import experiments
 from fastrebasin.experiments import few_images, pairs, steps
 from fastrebasin.experiments.models import MLP, digits_mlp
 from fastrebasin.merging import distil
 
 MODEL = "fastrebasin.experiments.models:digits_mlp"
-
-
-def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 @pytest.fixture

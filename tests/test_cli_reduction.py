@@ -9,24 +9,17 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from command_line import invoke
 from PIL import Image
-from typer.testing import CliRunner
 
 from fastrebasin import ReducedSet
 from fastrebasin.checkpoints import save_checkpoint
-from fastrebasin.cli import app, experiments
+from fastrebasin.cli import experiments
 from fastrebasin.experiments import pairs, steps
 from fastrebasin.experiments.data_sets import digits
 from fastrebasin.experiments.models import MLP, digits_mlp
 
 MODEL = "fastrebasin.experiments.models:digits_mlp"
-
-
-def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastrebasin import ReducedSet, select_coreset
 from fastrebasin.experiments.models import MLP
-from fastrebasin.reduction.coreset import SELECTORS
+from fastrebasin.reduction.coreset import SELECTORS, Random
 from fastrebasin.reduction.coreset.candidates import Candidates
 from fastrebasin.reduction.coreset.selector import class_counts
 
@@ -66,13 +66,18 @@ def test_features_must_be_finite(method: str) -> None:
         select_coreset((x, y), method, per_class=1, progress=False)
 
 
+@pytest.mark.parametrize("method", ["random", "uniform"])
+def test_another_seed_draws_others(method: str) -> None:
+    first, second = (select(method, per_class=5, seed=k).extras["indices"] for k in (1, 2))
+    assert not torch.equal(first, second)
+
+
 def test_random_examples_have_the_same_chance() -> None:
     counts = torch.zeros(20)
-    data = torch.zeros(20, 1), torch.zeros(20).long()
-    for seed in range(1000):
-        chosen = select_coreset(data, "random", per_class=5, seed=seed, progress=False)
-        counts[chosen.extras["indices"]] += 1
-    assert (counts / 1000 - 0.25).abs().max() < 0.07  # five standard deviations
+    seen = Candidates((torch.zeros(20, 1), torch.zeros(20).long()))
+    for seed in range(2000):
+        counts[Random().select(seen, {0: 5}, torch.Generator().manual_seed(seed)).indices] += 1
+    assert (counts / 2000 - 0.25).abs().max() < 0.05  # five standard deviations
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.floats(0, 1))

@@ -103,6 +103,13 @@ def test_rounding_of_few_observations_of_many_inputs_is_covered() -> None:
     assert residual.square().mean() < 1e-3 * z.double().var()
 
 
+def test_a_fit_refuses_what_is_not_finite() -> None:
+    regression = Regression(1)
+    regression.update(0, torch.full((2, 5), torch.nan), torch.zeros(3, 5))
+    with pytest.raises(ValueError, match="observations of inputs must be finite"):
+        regression.solve(torch.zeros(3, 2), strength=0.1)
+
+
 def test_the_ridge_is_chosen_by_the_error_on_the_other_fold() -> None:
     truth = torch.randn(3, 20)
     for noise, few in ((0.0, 40), (30.0, 12)):

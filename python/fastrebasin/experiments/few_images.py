@@ -89,7 +89,8 @@ def few_images(
 
 def _score(model: nn.Module, pair: Pair) -> Evaluation:
     """Evaluate in the precision of training."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=pair.recipe.train_bfloat16):
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=pair.recipe.train_bfloat16):
         return evaluate(model, (pair.a.test, pair.b.test))
 
 

@@ -123,7 +123,9 @@ class _Normal:
         negative eigenvalues larger than a weak ridge. It is made stronger until it covers them.
         """
         scale = self._xx.diagonal().mean()
-        while True:
+        if not torch.isfinite(self._xx).all():
+            raise ValueError("observations of inputs must be finite")
+        while True:  # a strength of 1 is far above any rounding
             ridged = self._xx.clone()
             # Inputs that are always zero, such as a black border, leave the prior as it is.
             ridge = (max(strength, _LEAST) * scale).clamp_min(torch.finfo(torch.float64).tiny)

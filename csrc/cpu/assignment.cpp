@@ -19,7 +19,6 @@
 #include "cpu/dead_units.hpp"
 #include "cpu/dense_paths.hpp"
 #include "cpu/problem.hpp"
-#include "cpu/small_paths.hpp"
 #include "cpu/sparse_paths.hpp"
 #include "cpu/warm_start.hpp"
 
@@ -211,8 +210,26 @@ AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double
   return AssignmentStatus::optimal;
 }
 
+// `warm` is null for a cold start. Nothing is polled: the largest takes a fraction of a
+// millisecond.
+template <typename T>
+AssignmentStatus solve_small(Problem<T>& problem, const WarmStart* warm, double* gap) {
+  LineVector<double> price = problem.prices();
+  LineVector<T> workspace(problem.rows() * small_stride(problem.cols()));
+  const SmallOutcome outcome = problem.kernels().solve_small(
+      {problem.row(0), problem.rows(), problem.cols(), problem.stride(), problem.sign(),
+       workspace.data(), warm ? warm->col4row : nullptr, price.data(), problem.col4row.data(),
+       problem.row4col.data()});
+  if (outcome == SmallOutcome::invalid_entry) return AssignmentStatus::invalid_entry;
+  if (outcome == SmallOutcome::infeasible) return AssignmentStatus::infeasible;
+  for (std::int64_t j = 0; j < problem.cols(); ++j) problem.set_price(j, price[j]);
+  if (gap) *gap = certified_gap(problem);
+  return AssignmentStatus::optimal;
+}
+
 template <typename T>
 AssignmentStatus solve(Problem<T>& problem, const WarmStart* warm, double* gap) {
+  if (problem.cols() <= largest_small) return solve_small(problem, warm, gap);
   return problem.rows() < smallest_sparse ? solve_dense(problem, warm, gap)
                                           : solve_sparse(problem, warm, gap);
 }
@@ -243,10 +260,8 @@ AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmSt
                                  int threads) {
   const bool wide = cost.rows <= cost.cols;
   Problem<T> problem(wide ? cost : cost.transposed(), maximize, interrupted, threads);
-  const bool is_small = problem.cols() <= largest_small;
-  const bool is_warm = !is_small && take_prices(problem, warm, maximize);
-  const AssignmentStatus status =
-      is_small ? solve_small(problem) : solve(problem, is_warm ? &warm : nullptr, result.gap);
+  const bool is_warm = take_prices(problem, warm, maximize);
+  const AssignmentStatus status = solve(problem, is_warm ? &warm : nullptr, result.gap);
   if (status != AssignmentStatus::optimal) return status;
   const std::vector<std::int64_t>& col4row = wide ? problem.col4row : problem.row4col;
   std::copy(col4row.begin(), col4row.end(), result.col4row);
@@ -256,7 +271,6 @@ AssignmentStatus solve_and_write(MatrixView<T> cost, bool maximize, const WarmSt
   } else {
     write_duals(problem, maximize, result.col_duals, result.row_duals);
   }
-  if (is_small && result.gap) *result.gap = certified_gap(problem);
   return status;
 }
 

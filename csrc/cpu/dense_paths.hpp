@@ -8,8 +8,8 @@
 namespace fastrebasin::cpu {
 
 // Completes a partial assignment by shortest augmenting paths over whole rows of the matrix, after
-// two sweeps of augmenting row reduction. Meant for small matrices (n <= 256 or so), and for hard
-// ones of any size on which candidate lists don't pay.
+// two sweeps of augmenting row reduction. Meant for matrices of a few hundred rows, and for
+// hard ones of any size on which candidate lists don't pay.
 //
 // `unassigned` are the rows to assign; returns false when one of them can't be (infeasible).
 template <typename T>

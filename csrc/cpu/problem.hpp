@@ -66,6 +66,7 @@ class Problem {
   }
 
   const T* row(std::int64_t i) const { return cost_.data + i * cost_.row_stride; }  // times sign()
+  std::int64_t stride() const { return cost_.row_stride; }
   T sign() const { return sign_; }
   const T* ceiling() const { return ceiling_.data(); }  // the prices, rounded up to T
   const RowKernels<T>& kernels() const { return kernels_; }

@@ -25,10 +25,11 @@ using Shape = std::pair<std::int64_t, std::int64_t>;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-// Around the tails of vectors of 2, 4 and 8, and of groups of 32.
+// Around the tails of vectors of 2, 4 and 8, of groups of 32 and of words of 64.
 const std::initializer_list<Shape> small_shapes = {
-    {0, 0}, {0, 5},   {5, 0},   {1, 1},   {1, 9},   {9, 1},   {2, 2},   {3, 7},  {7, 3},
-    {8, 8}, {13, 17}, {17, 13}, {31, 31}, {32, 33}, {33, 32}, {40, 40}, {5, 65}, {65, 64},
+    {0, 0},  {0, 5},   {5, 0},   {1, 1},    {1, 9},     {9, 1},     {2, 2},     {3, 7},
+    {7, 3},  {8, 8},   {13, 17}, {17, 13},  {31, 31},   {32, 33},   {33, 32},   {40, 40},
+    {5, 65}, {65, 64}, {64, 64}, {70, 100}, {127, 127}, {128, 128}, {129, 128},
 };
 
 // Around the size from which candidate lists are kept.

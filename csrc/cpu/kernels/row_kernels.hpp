@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/kernels/small_problem.hpp"
+
 // Passes along one contiguous row of a cost matrix: the inner loops of the assignment solvers.
 // One source is compiled for each instruction set, and the best is picked when the program runs.
 //
@@ -88,6 +90,8 @@ struct RowKernels {
   // reduced cost is at most `limit`, and returns how many. Both parts keep their order.
   std::int64_t (*partition)(ListBlock<T>* blocks, std::int64_t count, const double* price,
                             double limit);
+
+  SolveSmall<T> solve_small;
 };
 
 // The kernels for this processor.

@@ -334,15 +334,17 @@ std::int64_t partition(ListBlock<T>* blocks, std::int64_t count, const double* p
   return counts[0];
 }
 
+#include "cpu/kernels/small_problem.inl"
+
 }  // namespace
 
 extern const RowKernels<float> kernels_float;
 extern const RowKernels<double> kernels_double;
 const RowKernels<float> kernels_float{
     FASTREBASIN_ISA_NAME, range,    best_two, relax, find, measure, collect,
-    best_two_listed,      partition};
+    best_two_listed,      partition, solve_small};
 const RowKernels<double> kernels_double{
     FASTREBASIN_ISA_NAME, range,    best_two, relax, find, measure, collect,
-    best_two_listed,      partition};
+    best_two_listed,      partition, solve_small};
 
 }  // namespace fastrebasin::cpu::FASTREBASIN_ISA

@@ -2,10 +2,7 @@
 //
 // Rectangular problems as in D. F. Crouse, "On implementing 2D rectangular assignment algorithms",
 // IEEE Trans. Aerospace and Electronic Systems 52, 1679-1696 (2016), doi:10.1109/TAES.2016.140952:
-// the shorter side is assigned, and columns left over keep the highest price. Square problems start
-// like R. Jonker and A. Volgenant's, Computing 38, 325-340 (1987), doi:10.1007/BF02278710, but from
-// the rows: column minima alone would let columns of equal entries (dead units of a network) drag
-// every row to the same place.
+// the shorter side is assigned, and columns left over keep the highest price.
 
 #include "cpu/assignment.hpp"
 
@@ -25,22 +22,16 @@
 namespace fastrebasin::cpu {
 namespace {
 
-// Below this many rows, reading whole rows beats keeping lists of candidates.
-constexpr std::int64_t smallest_sparse = 320;
-
-// Checks every entry and gives each row its cheapest column if that is still free. The first free
-// one of several equal columns is taken, so that constant costs give the identity. The rows that
-// found theirs taken go to `unassigned`, and each row's least cost to `lowest`.
+// Checks every entry and gives each row its cheapest column if that is still free: the first free
+// one of several equal columns, so that constant costs give the identity. The rows that found
+// theirs taken go to `unassigned`.
 template <typename T>
-AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<double>& lowest,
-                                   std::vector<std::int64_t>& unassigned) {
-  lowest.reserve(problem.rows());
+AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<std::int64_t>& unassigned) {
   bool feasible = true;
   for (std::int64_t i = 0; i < problem.rows(); ++i) {
     const RowRange range = problem.range(i);
     if (!range.valid) return AssignmentStatus::invalid_entry;
     feasible &= range.lowest < infinity;  // reported once all entries are checked
-    lowest.push_back(range.lowest);
     std::int64_t j = problem.find(i, range.lowest, 0);
     while (j < problem.cols() && problem.row4col[j] != none)
       j = problem.find(i, range.lowest, j + 1);
@@ -53,29 +44,6 @@ AssignmentStatus assign_row_minima(Problem<T>& problem, std::vector<double>& low
   return feasible ? AssignmentStatus::optimal : AssignmentStatus::infeasible;
 }
 
-// Raises each column's price until the column is some row's best, and gives the column to that row
-// if both are free. Of a square problem every column will be assigned, so that prices needn't be
-// equal; half of the rows that found their best column taken find another one so. Returns false
-// where no row may have a column.
-template <typename T>
-bool reduce_columns(Problem<T>& problem, const std::vector<double>& lowest,
-                    std::vector<std::int64_t>& unassigned) {
-  const LineVector<double> zero(problem.cols(), 0.0);
-  LineVector<double> slack(problem.cols(), infinity);  // least cost above the row's lowest
-  LineVector<std::int64_t> row(problem.cols(), none);
-  for (std::int64_t i = 0; i < problem.rows(); ++i)
-    problem.relax(i, -lowest[i], zero.data(), slack.data(), row.data());
-  for (std::int64_t j = 0; j < problem.cols(); ++j) {
-    if (slack[j] == infinity) return false;
-    problem.set_price(j, slack[j]);
-    if (problem.row4col[j] == none && problem.col4row[row[j]] == none) problem.assign(row[j], j);
-  }
-  const auto found_one = [&](std::int64_t i) { return problem.col4row[i] != none; };
-  unassigned.erase(std::remove_if(unassigned.begin(), unassigned.end(), found_one),
-                   unassigned.end());
-  return true;
-}
-
 // The rows 0..count-1 that aren't in `others`, which ascend.
 std::vector<std::int64_t> rows_but(std::int64_t count, const std::vector<std::int64_t>& others) {
   std::vector<std::int64_t> all(count), rows;
@@ -83,19 +51,6 @@ std::vector<std::int64_t> rows_but(std::int64_t count, const std::vector<std::in
   std::set_difference(all.begin(), all.end(), others.begin(), others.end(),
                       std::back_inserter(rows));
   return rows;
-}
-
-// Checks every entry and keeps what is still tight of a warm start.
-template <typename T>
-AssignmentStatus assign_from(const WarmStart& warm, Problem<T>& problem,
-                             std::vector<std::int64_t>& unassigned) {
-  const std::vector<std::int64_t> rows = rows_but(problem.rows(), {});
-  for (const std::int64_t i : rows)
-    if (!problem.range(i).valid) return AssignmentStatus::invalid_entry;
-  unassigned = assign_tight_pairs(problem, warm, rows, [&](std::int64_t i, std::int64_t j) {
-    return problem.reduced_cost(i, j) <= problem.best_two(i).best;
-  });
-  return AssignmentStatus::optimal;
 }
 
 // By how much the assignment can miss the optimum: the slack of its edges at the prices. Summed in
@@ -121,17 +76,12 @@ double certified_gap(const Problem<T>& problem, CandidateLists<T>& lists,
   return gap;
 }
 
-// `warm` is null for a cold start.
+// Few rows and many columns: lists of candidates would take longer to make than to do without.
 template <typename T>
-AssignmentStatus solve_dense(Problem<T>& problem, const WarmStart* warm, double* gap) {
-  std::vector<double> lowest;
+AssignmentStatus solve_wide(Problem<T>& problem, double* gap) {
   std::vector<std::int64_t> unassigned;
-  const AssignmentStatus status = warm ? assign_from(*warm, problem, unassigned)
-                                       : assign_row_minima(problem, lowest, unassigned);
+  const AssignmentStatus status = assign_row_minima(problem, unassigned);
   if (status != AssignmentStatus::optimal) return status;
-  const bool is_square = problem.rows() == problem.cols();
-  if (!warm && is_square && !unassigned.empty() && !reduce_columns(problem, lowest, unassigned))
-    return AssignmentStatus::infeasible;
   if (!complete_dense(problem, unassigned)) return AssignmentStatus::infeasible;
   if (gap) *gap = certified_gap(problem);
   return AssignmentStatus::optimal;
@@ -229,9 +179,11 @@ AssignmentStatus solve_small(Problem<T>& problem, const WarmStart* warm, double*
 
 template <typename T>
 AssignmentStatus solve(Problem<T>& problem, const WarmStart* warm, double* gap) {
-  if (problem.cols() <= largest_small) return solve_small(problem, warm, gap);
-  return problem.rows() < smallest_sparse ? solve_dense(problem, warm, gap)
-                                          : solve_sparse(problem, warm, gap);
+  // Of a wide matrix, most rows get what they like best: copying it would take longer than that.
+  const std::int64_t not_wide = std::max<std::int64_t>(64, 2 * problem.rows());
+  if (problem.cols() <= std::min(largest_small, not_wide)) return solve_small(problem, warm, gap);
+  return problem.rows() <= largest_small ? solve_wide(problem, gap)
+                                         : solve_sparse(problem, warm, gap);
 }
 
 // Duals of the problem as it was given: with `maximize`, those of the negated costs change sign.

@@ -33,8 +33,9 @@ const std::initializer_list<Shape> small_shapes = {
 };
 
 // Around the size from which candidate lists are kept.
-const std::initializer_list<Shape> large_shapes = {{319, 319}, {320, 320}, {321, 321}, {360, 360},
-                                                   {320, 334}, {334, 320}, {319, 350}, {323, 409}};
+const std::initializer_list<Shape> large_shapes = {{319, 319}, {320, 320}, {321, 321},
+                                                   {360, 360}, {200, 256}, {322, 334},
+                                                   {334, 321}, {319, 350}, {323, 409}};
 
 template <typename T>
 constexpr const char* name_of = sizeof(T) == 4 ? "float" : "double";
@@ -258,7 +259,7 @@ void test_interruption() {
 
 template <typename T>
 void test_constant_gives_the_identity() {
-  for (const std::int64_t n : {1, 9, 64, 319, 320, 360}) {
+  for (const std::int64_t n : {1, 9, 64, 319, 320, 321, 360}) {
     current_case = "identity " + std::to_string(n);
     Matrix matrix(n, n);
     matrix.fill([](std::int64_t, std::int64_t) { return -2.5; });

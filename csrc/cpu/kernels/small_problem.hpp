@@ -7,7 +7,7 @@
 
 namespace fastrebasin::cpu {
 
-constexpr std::int64_t largest_small = 128;
+constexpr std::int64_t largest_small = 320;
 
 // Entries from row to row of a copy in which rows are whole vectors.
 constexpr std::int64_t small_stride(std::int64_t cols) { return (cols + 7) / 8 * 8; }

@@ -1,16 +1,51 @@
 // R. Jonker and A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear
 // assignment problems", Computing 38, 325-340 (1987), doi:10.1007/BF02278710.
 //
-// The stages are those of larger problems less the augmenting row reduction, which takes as long
-// here as the searches that it saves. We differ in what surrounds the arithmetic: sets of columns
-// are the bits of a word or two, so that "the first free one of those at the lowest distance" is
-// two instructions, and what changes one column rewrites the vector that holds it, because a
-// processor that wrote a part of a vector has to wait before it can read the whole.
+// We differ in starting from the rows: column minima alone would let columns of equal entries (dead
+// units of a network) drag every row to the same place. And there is no augmenting row reduction,
+// which takes as long here as the searches that it saves. Sets of columns are the bits of a few
+// words, so that "the first free one of those at the lowest distance" takes a few instructions;
+// and what changes one column rewrites the vector that holds it, because a processor that wrote a
+// part of a vector has to wait before it can read the whole.
 //
 // Included inside the namespace of an instruction set, by row_kernels.inl.
 
+// A set of columns or rows, a bit for each.
+template <int words>
+struct Bits {
+  static constexpr std::int64_t capacity = 64 * words;
+  std::uint64_t word[words];
+
+  static Bits first(std::int64_t count) {
+    Bits bits{};
+    for (int w = 0; w < words; ++w, count -= 64)
+      bits.word[w] = count >= 64 ? ~std::uint64_t{0}
+                     : count > 0 ? ~std::uint64_t{0} >> (64 - count)
+                                 : 0;
+    return bits;
+  }
+
+  bool has(std::int64_t k) const { return word[k / 64] >> k % 64 & 1; }
+  void remove(std::int64_t k) { word[k / 64] &= ~(std::uint64_t{1} << k % 64); }
+  bool empty() const {
+    std::uint64_t any = 0;
+    for (int w = 0; w < words; ++w) any |= word[w];
+    return any == 0;
+  }
+  // The first of a set that isn't empty.
+  std::int64_t lowest() const {
+    int w = 0;
+    while (w < words - 1 && word[w] == 0) ++w;
+    return 64 * w + __builtin_ctzll(word[w]);
+  }
+  friend Bits operator&(Bits a, const Bits& b) {
+    for (int w = 0; w < words; ++w) a.word[w] &= b.word[w];
+    return a;
+  }
+};
+
 // Keeps the invariant of `Problem`: assigned edges are tight.
-template <typename T, typename Bits>
+template <typename T, int words>
 class SmallSolver {
  public:
   explicit SmallSolver(const SmallProblem<T>& problem)
@@ -18,8 +53,8 @@ class SmallSolver {
         costs_(problem.workspace),
         stride_(small_stride(problem.cols)),
         end_((problem.cols + lanes - 1) / lanes * lanes),
-        free_(first_bits(problem.cols)),
-        left_(first_bits(problem.rows)) {}
+        free_(Set::first(problem.cols)),
+        left_(Set::first(problem.rows)) {}
 
   SmallOutcome solve() {
     const SmallOutcome outcome = read();
@@ -28,36 +63,25 @@ class SmallSolver {
       assign_tight();
     } else {
       assign_row_minima();
-      if (problem_.rows == problem_.cols && left_ != 0 && !reduce_columns())
+      if (problem_.rows == problem_.cols && !left_.empty() && !reduce_columns())
         return SmallOutcome::infeasible;
     }
-    for (; left_ != 0; left_ &= left_ - 1)
-      if (!augment(lowest_bit(left_))) return SmallOutcome::infeasible;
+    for (; !left_.empty(); left_.remove(left_.lowest()))
+      if (!augment(left_.lowest())) return SmallOutcome::infeasible;
     for (std::int64_t j = 0; j < problem_.cols; ++j) problem_.price[j] = price_[j];
     return SmallOutcome::optimal;
   }
 
  private:
-  static constexpr std::int64_t none = -1, largest = 8 * sizeof(Bits);
-
-  static Bits first_bits(std::int64_t count) {
-    return count == 0 ? 0 : ~Bits{0} >> (largest - count);
-  }
-  static Bits bit(std::int64_t k) { return Bits{1} << k; }
-  static std::int64_t lowest_bit(Bits bits) {
-    const auto low = static_cast<std::uint64_t>(bits);
-    if constexpr (largest > 64)
-      if (low == 0) return 64 + __builtin_ctzll(static_cast<std::uint64_t>(bits >> 64));
-    return __builtin_ctzll(low);
-  }
+  using Set = Bits<words>;
+  static constexpr std::int64_t none = -1, largest = Set::capacity;
 
   // Which columns have a value of at most `limit`.
   template <typename ValuesAt>
-  Bits at_most(double limit, ValuesAt values_at) const {
-    Bits bits = columns_at_most(limit, 0, end_, values_at);
-    if constexpr (largest > searched)
-      bits |= Bits{columns_at_most(limit, searched, end_, values_at)} << searched;
-    return bits;
+  Set at_most(double limit, ValuesAt values_at) const {
+    Set set;
+    for (int w = 0; w < words; ++w) set.word[w] = columns_at_most(limit, 64 * w, end_, values_at);
+    return set;
   }
 
   const T* cost(std::int64_t i) const { return costs_ + i * stride_; }
@@ -70,7 +94,7 @@ class SmallSolver {
   void assign(std::int64_t i, std::int64_t j) {
     problem_.col4row[i] = j;
     problem_.row4col[j] = i;
-    free_ &= ~bit(j);
+    free_.remove(j);
   }
 
   // Sets one entry of an array, by rewriting the vector that holds it.
@@ -114,20 +138,20 @@ class SmallSolver {
   void assign_tight() {
     for (std::int64_t i = 0; i < problem_.rows; ++i) {
       const std::int64_t j = problem_.warm[i];
-      if (j < 0 || j >= problem_.cols || !(free_ & bit(j)) || reduced(i, j) > lowest_[i]) continue;
+      if (j < 0 || j >= problem_.cols || !free_.has(j) || reduced(i, j) > lowest_[i]) continue;
       assign(i, j);
-      left_ &= ~bit(i);
+      left_.remove(i);
     }
   }
 
   // Gives each row the first free one of its cheapest columns: constant costs give the identity.
   void assign_row_minima() {
     for (std::int64_t i = 0; i < problem_.rows; ++i) {
-      const Bits cheapest =
+      const Set cheapest =
           free_ & at_most(lowest_[i], [&](std::int64_t j) { return reduced_at(i, j); });
-      if (!cheapest) continue;
-      assign(i, lowest_bit(cheapest));
-      left_ &= ~bit(i);
+      if (cheapest.empty()) continue;
+      assign(i, cheapest.lowest());
+      left_.remove(i);
     }
   }
 
@@ -151,10 +175,10 @@ class SmallSolver {
       if (slack[j] == infinity) return false;
       price_[j] = slack[j];
       const std::int64_t i = nearest[j];
-      if (!(free_ & bit(j)) || !(left_ & bit(i))) continue;
+      if (!free_.has(j) || !left_.has(i)) continue;
       assign(i, j);
       lowest_[i] = reduced(i, j);
-      left_ &= ~bit(i);
+      left_.remove(i);
     }
     return true;
   }
@@ -186,12 +210,12 @@ class SmallSolver {
       }
       lowest = lowest_lane(low);
       if (lowest == infinity) return false;
-      const Bits nearest = at_most(lowest, [&](std::int64_t j) { return load(distance + j); });
-      if (nearest & free_) {
-        sink = lowest_bit(nearest & free_);
+      const Set nearest = at_most(lowest, [&](std::int64_t j) { return load(distance + j); });
+      if (const Set ends = nearest & free_; !ends.empty()) {
+        sink = ends.lowest();
         break;
       }
-      const std::int64_t j = lowest_bit(nearest);
+      const std::int64_t j = nearest.lowest();
       i = problem_.row4col[j];
       offset = lowest - lowest_[i];
       closed[count] = j;
@@ -218,15 +242,15 @@ class SmallSolver {
   T* const costs_;             // (rows, cols) times sign, rows `stride_` apart
   const std::int64_t stride_;  // columns at +inf make up whole vectors
   const std::int64_t end_;     // of the columns, in whole vectors
-  Bits free_, left_;           // columns without a row, rows without a column
+  Set free_, left_;            // columns without a row, rows without a column
   double price_[largest];
   double lowest_[largest];  // each row's lowest reduced cost: its column's, once it has one
 };
 
-__extension__ typedef unsigned __int128 TwoWords;
-
 template <typename T>
 SmallOutcome solve_small(const SmallProblem<T>& problem) {
-  if (problem.cols <= 64) return SmallSolver<T, std::uint64_t>(problem).solve();
-  return SmallSolver<T, TwoWords>(problem).solve();
+  if (problem.cols <= 64) return SmallSolver<T, 1>(problem).solve();
+  if (problem.cols <= 128) return SmallSolver<T, 2>(problem).solve();
+  if (problem.cols <= 192) return SmallSolver<T, 3>(problem).solve();
+  return SmallSolver<T, 5>(problem).solve();
 }

@@ -232,7 +232,8 @@ class SmallSolver {
     lowest_[problem_.row4col[sink]] = reduced(problem_.row4col[sink], sink);
     for (std::int64_t k = 0; k < count; ++k) {
       const std::int64_t j = closed[k];
-      price_[j] -= lowest - closed_at[k];
+      // Where rounding makes a fall come out below zero, the price stays.
+      price_[j] -= lowest > closed_at[k] ? lowest - closed_at[k] : 0.0;
       lowest_[problem_.row4col[j]] = reduced(problem_.row4col[j], j);
     }
     return true;

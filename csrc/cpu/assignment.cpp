@@ -160,7 +160,7 @@ AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double
   return AssignmentStatus::optimal;
 }
 
-// `warm` is null for a cold start. Nothing is polled: the hardest takes some ten milliseconds.
+// `warm` is null for a cold start. Nothing is polled: the hardest takes tens of milliseconds.
 template <typename T>
 AssignmentStatus solve_small(Problem<T>& problem, const WarmStart* warm, double* gap) {
   LineVector<double> price = problem.prices();

@@ -2,7 +2,7 @@
 // assignment problems", Computing 38, 325-340 (1987), doi:10.1007/BF02278710.
 //
 // We differ in a tie between columns at the same distance, which goes to a free one and ends the
-// search at once.
+// search at once; and in rows with the same entries, of which a search reads one.
 
 #include "cpu/dense_paths.hpp"
 
@@ -10,6 +10,7 @@
 #include <cmath>
 #include <utility>
 
+#include "cpu/equal_rows.hpp"
 #include "cpu/row_reduction.hpp"
 
 namespace fastrebasin::cpu {
@@ -73,10 +74,13 @@ class DensePaths {
     if (open_price_.empty()) {
       open_price_ = problem_.prices();
       predecessor_.resize(problem_.cols());
+      equal_ = equal_rows(problem_);
+      scanned_from_.resize(problem_.rows());
       for (std::int64_t j = 0; j < problem_.cols(); ++j)
         if (problem_.row4col[j] == none) free_.push_back(j);
     }
     distance_.assign(problem_.cols(), infinity);
+    std::fill(scanned_from_.begin(), scanned_from_.end(), infinity);
     closed_.clear();
     std::int64_t i = start, sink = none;
     double offset = 0.0, lowest = infinity;
@@ -84,17 +88,23 @@ class DensePaths {
       const Closest closest =
           problem_.relax(i, offset, open_price_.data(), distance_.data(), predecessor_.data());
       if (closest.col == none) break;
+      scanned_from_[equal_[i]] = std::min(scanned_from_[equal_[i]], offset);
       lowest = closest.distance;
-      const std::int64_t j = prefer_free(closest);
-      i = problem_.row4col[j];
-      if (i == none) {
+      std::int64_t j = prefer_free(closest);
+      if (problem_.row4col[j] == none) {
         sink = j;
         break;
       }
-      offset = lowest - problem_.reduced_cost(i, j);
-      closed_.emplace_back(j, lowest);
-      open_price_[j] = -infinity;
-      distance_[j] = infinity;
+      i = close(j, lowest, offset);
+      // A row equal to one that was scanned from no farther reaches nothing new.
+      while (offset >= scanned_from_[equal_[i]]) {
+        j = find_next(lowest, j);
+        if (j == problem_.cols()) {
+          offset = infinity;  // the next pass only looks for the next distance
+          break;
+        }
+        i = close(j, lowest, offset);
+      }
     }
     for (const auto& [j, distance] : closed_) {
       if (sink != none) problem_.lower_price(j, lowest - distance);
@@ -103,11 +113,27 @@ class DensePaths {
     return sink;
   }
 
+  // Closes a column and returns its row, which goes on at `offset`.
+  std::int64_t close(std::int64_t j, double at, double& offset) {
+    const std::int64_t i = problem_.row4col[j];
+    offset = at - problem_.reduced_cost(i, j);
+    closed_.emplace_back(j, at);
+    open_price_[j] = -infinity;
+    distance_[j] = infinity;
+    return i;
+  }
+
+  std::int64_t find_next(double distance, std::int64_t j) const {
+    return row_kernels<double>().find(distance_.data(), problem_.cols(), distance, j + 1);
+  }
+
   Problem<T>& problem_;
-  std::vector<std::int64_t> free_;                       // columns, ascending
-  LineVector<double> distance_;                          // tentative; +inf for a closed column
-  LineVector<double> open_price_;                        // price; -inf for a closed column
-  LineVector<std::int64_t> predecessor_;                 // row that a column was reached from
+  std::vector<std::int64_t> equal_;       // for each row, one with its entries
+  std::vector<double> scanned_from_;      // the least offset that a row like this was scanned at
+  std::vector<std::int64_t> free_;        // columns, ascending
+  LineVector<double> distance_;           // tentative; +inf for a closed column
+  LineVector<double> open_price_;         // price; -inf for a closed column
+  LineVector<std::int64_t> predecessor_;  // row that a column was reached from
   std::vector<std::pair<std::int64_t, double>> closed_;  // columns and their final distances
 };
 

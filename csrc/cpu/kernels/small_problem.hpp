@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-// Whole assignment problems of so few columns that two words have a bit for each: beside the
-// search, nothing of what larger problems need pays.
+// Whole assignment problems of so few columns that a few words have a bit for each: keeping lists
+// of candidates, as larger problems do, would take longer than reading whole rows.
 
 namespace fastrebasin::cpu {
 

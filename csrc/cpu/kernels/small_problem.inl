@@ -80,7 +80,8 @@ class SmallSolver {
   template <typename ValuesAt>
   Set at_most(double limit, ValuesAt values_at) const {
     Set set;
-    for (int w = 0; w < words; ++w) set.word[w] = columns_at_most(limit, 64 * w, end_, values_at);
+    for (int w = 0; w < words; ++w)
+      set.word[w] = columns_at_most(limit, w * searched, end_, values_at);
     return set;
   }
 

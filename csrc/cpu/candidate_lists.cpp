@@ -136,10 +136,11 @@ BestTwo CandidateLists<T>::choose(std::int64_t i) {
   return choice;
 }
 
-// What row i pays for column j. Few columns that are asked for aren't in the list, which the
-// processor has at hand: the matrix it would have to wait for.
+// What row i pays for column j. Most columns that are asked for are equal ones or in the list,
+// which the processor has at hand: for the matrix it would have to wait.
 template <typename T>
 double CandidateLists<T>::cost(std::int64_t i, std::int64_t j) const {
+  if (equal_.holds(j)) return equal_.cost(i);
   const List& list = lists_[i];
   for (std::int32_t k = 0; k < list.count; ++k) {
     const Block& block = list.blocks[k / Block::size];

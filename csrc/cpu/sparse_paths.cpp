@@ -66,8 +66,7 @@ template <typename T>
 double SparsePaths<T>::offset(std::int64_t i) const {
   if (i == start_) return 0.0;
   const std::int64_t j = problem_.col4row[i];
-  const double reduced = equal_.holds(j) ? equal_.reduced_cost(i) : lists_.reduced_cost(i, j);
-  return columns_[node(j)].distance - reduced;
+  return columns_[node(j)].distance - lists_.reduced_cost(i, j);
 }
 
 template <typename T>

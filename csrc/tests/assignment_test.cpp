@@ -33,8 +33,8 @@ const std::initializer_list<Shape> small_shapes = {
 };
 
 // Around the size from which candidate lists are kept.
-const std::initializer_list<Shape> large_shapes = {{319, 319}, {320, 320}, {321, 321},
-                                                   {360, 360}, {200, 256}, {322, 334},
+const std::initializer_list<Shape> large_shapes = {{319, 319}, {320, 320}, {321, 321}, {360, 360},
+                                                   {200, 256}, {320, 334}, {334, 320}, {322, 334},
                                                    {334, 321}, {319, 350}, {323, 409}};
 
 template <typename T>

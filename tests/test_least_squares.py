@@ -14,7 +14,12 @@ from torch.nn import functional
 from fastrebasin import evaluate, reset_batch_norm
 from fastrebasin.experiments.models import MLP, resnet20, vgg11
 from fastrebasin.merging import distil, interpolate, least_squares, regmean
-from fastrebasin.merging.linear_layers import inputs_of, linear_layers, outputs_of, read
+from fastrebasin.merging.linear_layers import (
+    folded_weight,
+    inputs_of,
+    linear_layers,
+    outputs_of,
+)
 from fastrebasin.merging.regression import Regression
 
 
@@ -291,7 +296,13 @@ def test_misuse_is_refused_by_name() -> None:
         distil(a, [a, broken], data)
 
 
-def test_read_gives_a_matrix_for_each_group() -> None:
-    model = nn.Sequential(nn.Conv2d(6, 4, 3, groups=2))
-    (layer,) = linear_layers(model, torch.randn(1, 6, 5, 5))
-    assert [tuple(weight.shape) for weight in read(model, layer)] == [(2, 27), (2, 27)]
+def test_a_folded_weight_does_what_the_layer_and_its_norm_do() -> None:
+    model = nn.Sequential(nn.Conv2d(6, 4, 3, groups=2), nn.BatchNorm2d(4)).eval()
+    for tensor in model[1].state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape) + 0.5)
+    x, y = torch.randn(2, 3, 6, 5, 5)
+    (layer,) = linear_layers(model, x)
+    weight = folded_weight(model, layer).float()
+    assert weight.shape == model[0].weight.shape
+    expected = nn.functional.conv2d(x - y, weight, groups=2)  # no intercept in a difference
+    torch.testing.assert_close(model(x) - model(y), expected, rtol=1e-4, atol=1e-5)

@@ -24,10 +24,12 @@ from fastrebasin.merging import (
     MergeManyResult,
     MergeResult,
     distil,
+    fit_widths,
     interpolate,
     least_squares,
     merge,
     merge_many,
+    partial_merge,
 )
 from fastrebasin.nested_assignment import NestedAssignment, solve_nested_assignment
 from fastrebasin.normalization import repair, reset_batch_norm
@@ -65,6 +67,7 @@ __all__ = [
     "compose",
     "distil",
     "evaluate",
+    "fit_widths",
     "identity_permutation",
     "interpolate",
     "interpolation_curve",
@@ -73,6 +76,7 @@ __all__ = [
     "linear_sum_assignment",
     "merge",
     "merge_many",
+    "partial_merge",
     "random_permutation",
     "repair",
     "reset_batch_norm",

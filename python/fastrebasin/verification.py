@@ -55,11 +55,10 @@ def verify(
             twin.permute(spec, invert(permutation))
         return found
 
-    tolerance = min(_LARGEST_TOLERANCE, max(_TOLERANCE, _ROUNDING * twin.precision))
     worst = deviation(spec.groups)
-    if worst <= tolerance:
+    if worst <= twin.tolerance:
         return worst
-    culprits = {group: d for group in spec.groups if (d := deviation([group])) > tolerance}
+    culprits = {group: d for group in spec.groups if (d := deviation([group])) > twin.tolerance}
     axes = spec.groups
     details = "; ".join(
         f"permuting {group!r} changes the outputs by {alone:.1e} relative to the largest "
@@ -70,6 +69,25 @@ def verify(
         "the spec does not preserve the model's function: "
         + (details or f"permuting all groups at once changes the outputs by {worst:.1e}")
     )
+
+
+def preserves(
+    rebuild: Callable[[nn.Module], nn.Module],
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    outputs: Callable[[Any], object] | None = None,
+    seed: int = 0,
+) -> bool:
+    """Tell whether what is built from a model computes the same, on a copy as `verify` makes it."""
+    twin, expected = _running_twin(model, example_inputs, outputs, seed)
+    _check_informative(expected)
+    try:
+        twin.become(rebuild)
+        found = twin.outputs()
+    except ValueError:
+        return False
+    return _deviation(expected, found) <= twin.tolerance
 
 
 def _running_twin(
@@ -111,6 +129,13 @@ class _Twin:
         self._kwargs = {name: convert(value) for name, value in kwargs.items()}
         self._kept = outputs
         self.precision = 0.0  # of the narrowest floating-point numbers that the model computes
+
+    @property
+    def tolerance(self) -> float:
+        return min(_LARGEST_TOLERANCE, max(_TOLERANCE, _ROUNDING * self.precision))
+
+    def become(self, rebuild: Callable[[nn.Module], nn.Module]) -> None:
+        self._model = rebuild(self._model)
 
     def outputs(self) -> list[torch.Tensor]:
         with torch.no_grad(), _Precision() as precision:

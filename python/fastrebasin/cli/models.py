@@ -49,6 +49,9 @@ def merge_command(
     augment: Annotated[
         int | None, typer.Option(help="Warped copies of each image; as many as help by default.")
     ] = None,
+    width: Annotated[
+        float, typer.Option(help="Of --combine partial, in widths of A, from 1 to 2.")
+    ] = 1.25,
     data_a: Annotated[
         Path | None, typer.Option(help="A's examples: .safetensors or .npz, images and labels.")
     ] = None,
@@ -79,6 +82,7 @@ def merge_command(
             normalize=normalize,
             base=None if base is None else load_checkpoint(base),
             augment="auto" if augment is None else augment,
+            width=width,
             spec=None if spec is None else PermutationSpec.from_json(spec.read_text()),
             example_inputs=random_inputs(inputs, seed) if inputs else None,
             outputs=None if outputs is None else operator.attrgetter(outputs),

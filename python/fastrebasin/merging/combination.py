@@ -5,23 +5,40 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from fastrebasin._calls import ExampleInputs
 from fastrebasin.augmentation import Augment
 from fastrebasin.data import Data, sources_of_two
 from fastrebasin.merging.distillation import distil
 from fastrebasin.merging.fisher import fisher_information, fisher_mean
 from fastrebasin.merging.interpolation import interpolate, slerp
 from fastrebasin.merging.least_squares import least_squares
+from fastrebasin.merging.partial import partial_merge
 from fastrebasin.merging.regmean import regmean
 from fastrebasin.merging.task_vectors import dare, task_arithmetic, ties
+from fastrebasin.spec import PermutationSpec
 
-__all__ = ["COMBINATIONS", "Aligned"]
+__all__ = ["COMBINATIONS", "Aligned", "Structure"]
 
 Params = Mapping[str, torch.Tensor]
+
+
+class Structure(NamedTuple):
+    """How a model's units are laid out, and what shows it.
+
+    Attributes:
+        spec: bound to the model's parameters.
+        example_inputs: what `forward` takes.
+        outputs: what counts of the model's output; all by default.
+    """
+
+    spec: PermutationSpec
+    example_inputs: ExampleInputs
+    outputs: Callable[[Any], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,8 @@ class Aligned:
         augment: of images in `data`.
         seed: of random choices.
         progress: show bars on a terminal.
+        structure: for the way that makes layers wider.
+        width: that these get, in widths of A's.
     """
 
     model_a: nn.Module
@@ -44,6 +63,8 @@ class Aligned:
     augment: Augment
     seed: int
     progress: bool
+    structure: Structure | None = None
+    width: float = 1.0
 
     def average(self, way: Callable[[Params, Params], Params]) -> nn.Module:
         """Return a model whose parameters are a function of both models'."""
@@ -93,6 +114,16 @@ def _distillation(given: Aligned) -> nn.Module:
     )  # fmt: skip
 
 
+def _partial(given: Aligned) -> nn.Module:
+    assert given.structure is not None
+    spec, example_inputs, outputs = given.structure
+    return partial_merge(
+        given.model_a, given.model_b, given.data, width=given.width, spec=spec,
+        example_inputs=example_inputs, outputs=outputs,
+        augment=given.augment, seed=given.seed, progress=given.progress,
+    )  # fmt: skip
+
+
 def _task_arithmetic(given: Aligned) -> nn.Module:
     return given.average(lambda a, b: task_arithmetic(given.base, [a, b]))
 
@@ -112,6 +143,7 @@ COMBINATIONS: Mapping[str, Combination] = {
     "regmean": Combination(_regmean, "data"),
     "least-squares": Combination(_least_squares, "data", settled=True),
     "distillation": Combination(_distillation, "data", settled=True),
+    "partial": Combination(_partial, settled=True),
     "task-arithmetic": Combination(_task_arithmetic, "base"),
     "ties": Combination(_ties, "base"),
     "dare": Combination(_dare, "base"),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +22,20 @@ from fastrebasin._progress import bar
 from fastrebasin.augmentation import Augment, augmented
 from fastrebasin.checkpoints import check_finite
 from fastrebasin.data import Data, Examples, sources_of_two
-from fastrebasin.merging.interpolation import interpolate
 from fastrebasin.merging.linear_layers import (
     LinearLayer,
+    folded_weight,
     inputs_of,
     linear_layers,
     outputs_of,
     passing,
-    read,
+    unit_axis,
     write,
 )
 from fastrebasin.merging.regression import Regression
+from fastrebasin.merging.widening import Widening
 
-__all__ = ["least_squares"]
+__all__ = ["fit_layers", "least_squares"]
 
 _FOLDS = 2  # of the examples, to choose the ridge by
 _KEPT_BYTES = 2**30  # of augmented examples; more are made again for every layer
@@ -87,16 +88,42 @@ def least_squares(
 
     Source: Jin et al., ICLR 2023, and Nasery et al., CVPR 2025, as the head of this file says.
     """
+    return fit_layers(
+        Widening(), model_a, model_b, data,
+        ridge=ridge, augment=augment, batch_size=batch_size, seed=seed, progress=progress,
+    )  # fmt: skip
+
+
+def fit_layers(
+    widening: Widening,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    data: Data,
+    *,
+    ridge: float | None = None,
+    augment: Augment = "auto",
+    batch_size: int = 500,
+    seed: int = 0,
+    progress: bool = True,
+) -> nn.Module:
+    """Do what `least_squares` does, in a network in which some units of A and B stay apart.
+
+    A unit that stays apart is to answer as its own model does, whosever the examples are.
+    """
     _check(model_a, model_b, ridge, batch_size)
     teachers = [copy.deepcopy(model).eval() for model in (model_a, model_b)]
-    merged = copy.deepcopy(teachers[0])
-    merged.load_state_dict(interpolate(model_a.state_dict(), model_b.state_dict()))
+    merged = widening.network(*teachers)
     parts = sources_of_two(data)
     streams = [_Stream(part, augment, batch_size, seed) for part in parts]
     device = next(merged.parameters()).device
     layers = linear_layers(teachers[0], parts[0].take(torch.arange(1))[0].to(device))
     for layer in bar(layers, "least squares", progress=progress, unit="layer"):
-        _solve(merged, teachers, layer, streams, device, ridge)
+        halves = [
+            _observe(merged, _wanted(widening, teachers, layer, whose), layer, stream, device)
+            for whose, stream in enumerate(streams)
+        ]
+        prior = widening.blend(layer.weight, *(folded_weight(each, layer) for each in teachers))
+        _solve(merged, layer, halves, prior, ridge)
     return merged
 
 
@@ -120,45 +147,60 @@ class _Stream:
             yield fold, self._kept[number] if self._kept else self._all.take(chosen)[0]
 
 
-def _solve(
-    merged: nn.Module,
-    teachers: Sequence[nn.Module],
-    layer: LinearLayer,
-    streams: Sequence[_Stream],
-    device: torch.device,
-    ridge: float | None,
-) -> None:
-    """Replace a layer of the merged network by the regression on both models' answers."""
-    halves = [
-        _observe(merged, teacher, layer, stream, device)
-        for teacher, stream in zip(teachers, streams, strict=True)
-    ]
-    weights = zip(*(read(teacher, layer) for teacher in teachers), strict=True)
-    priors = [(a + b) / 2 for a, b in weights]
-    fits = []
-    for prior, first, second in zip(priors, *halves, strict=True):
-        first.merge(second)
-        fits.append(first.solve(prior, intercept=layer.intercept, strength=ridge))
-    write(merged, layer, fits)
+def _wanted(
+    widening: Widening, teachers: Sequence[nn.Module], layer: LinearLayer, whose: int
+) -> Callable[[Tensor], list[Tensor]]:
+    """Return what tells, for examples of one of the models, what a layer is to give."""
+
+    def outputs(x: Tensor, model: nn.Module) -> list[Tensor]:
+        return passing(model, layer.last, layer.calls, x, side="output")
+
+    def wanted(x: Tensor) -> list[Tensor]:
+        if not widening.keeps_apart(layer.weight):
+            return outputs(x, teachers[whose])
+        dim = unit_axis(teachers[whose].get_submodule(layer.name))
+        pairs = zip(*(outputs(x, model) for model in teachers), strict=True)
+        return [widening.wanted(layer.weight, pair, whose, dim) for pair in pairs]
+
+    return wanted
 
 
 def _observe(
-    merged: nn.Module, teacher: nn.Module, layer: LinearLayer, stream: _Stream, device: torch.device
+    merged: nn.Module,
+    wanted: Callable[[Tensor], list[Tensor]],
+    layer: LinearLayer,
+    stream: _Stream,
+    device: torch.device,
 ) -> list[Regression]:
-    """Return the moments of a layer's inputs in one network against its outputs in another."""
+    """Return the moments of a layer's inputs in a network against what the layer is to give."""
     module = merged.get_submodule(layer.name)
     found = [Regression(_FOLDS) for _ in range(getattr(module, "groups", 1))]
     for fold, batch in stream:
         x = batch.to(device)
         inputs = passing(merged, layer.name, layer.calls, x, side="input")
-        outputs = passing(teacher, layer.last, layer.calls, x, side="output")
-        for each_in, each_out in zip(inputs, outputs, strict=True):
+        for each_in, each_out in zip(inputs, wanted(x), strict=True):
             pairs = zip(inputs_of(module, each_in), outputs_of(module, each_out), strict=True)
             for regression, pair in zip(found, pairs, strict=True):
                 regression.update(fold, *pair)
     if not all(regression.is_finite() for regression in found):
         raise ValueError(f"activations at {layer.name!r} must be finite")
     return found
+
+
+def _solve(
+    merged: nn.Module,
+    layer: LinearLayer,
+    halves: Sequence[Sequence[Regression]],
+    prior: Tensor,
+    ridge: float | None,
+) -> None:
+    """Replace a layer of the merged network by the regression on both models' answers."""
+    fits = []
+    priors = prior.flatten(1).chunk(len(halves[0]))
+    for rows, first, second in zip(priors, *halves, strict=True):
+        first.merge(second)
+        fits.append(first.solve(rows, intercept=layer.intercept, strength=ridge))
+    write(merged, layer, fits)
 
 
 def _check(model_a: nn.Module, model_b: nn.Module, ridge: float | None, batch_size: int) -> None:

@@ -21,7 +21,16 @@ from fastrebasin._calls import tensors_in
 from fastrebasin.merging.regression import Fit
 from fastrebasin.normalization.layers import owners_of_weights, watched
 
-__all__ = ["LinearLayer", "inputs_of", "linear_layers", "outputs_of", "passing", "read", "write"]
+__all__ = [
+    "LinearLayer",
+    "folded_weight",
+    "inputs_of",
+    "linear_layers",
+    "outputs_of",
+    "passing",
+    "unit_axis",
+    "write",
+]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -138,21 +147,21 @@ def inputs_of(layer: nn.Module, x: Tensor) -> list[Tensor]:
 
 def outputs_of(layer: nn.Module, z: Tensor) -> list[Tensor]:
     """Return what leaves a layer, for each of its groups, units first."""
-    if isinstance(layer, nn.Linear):
-        return [z.movedim(-1, 0)]
-    assert isinstance(layer, _CONVOLUTIONS)
-    return list(z.movedim(1, 0).chunk(layer.groups))
+    return list(z.movedim(unit_axis(layer), 0).chunk(getattr(layer, "groups", 1)))
 
 
-def read(model: nn.Module, layer: LinearLayer) -> list[Tensor]:
-    """Return a layer's weights, a matrix for each of its groups, in float64.
+def unit_axis(layer: nn.Module) -> int:
+    """Return the axis of the units in what leaves a layer."""
+    return -1 if isinstance(layer, nn.Linear) else 1
 
-    What BatchNorm multiplies by in eval mode is in them.
-    """
-    weight = model.get_parameter(layer.weight).detach().double().flatten(1)
-    if layer.norm is not None:
-        weight = _AtRest(model, layer.norm).scale[:, None] * weight
-    return list(weight.chunk(getattr(model.get_submodule(layer.name), "groups", 1)))
+
+def folded_weight(model: nn.Module, layer: LinearLayer) -> Tensor:
+    """Return a layer's weight, times what BatchNorm multiplies by in eval mode, in float64."""
+    weight = model.get_parameter(layer.weight).detach().double()
+    if layer.norm is None:
+        return weight
+    scale = _AtRest(model, layer.norm).scale
+    return scale.view(-1, *[1] * (weight.ndim - 1)) * weight
 
 
 def write(model: nn.Module, layer: LinearLayer, fits: Sequence[Fit]) -> None:
@@ -200,7 +209,7 @@ def _can_be_folded(model: nn.Module, name: str, norm: str, x: Tensor) -> bool:
     layer, at_rest = LinearLayer(name, norm, 1, intercept=True), _AtRest(folded, norm)
     bias = folded.state_dict().get(layer.bias, torch.zeros(()))
     shift = at_rest.bias + at_rest.scale * (bias.double() - at_rest.mean)
-    weight, ones = torch.cat(read(folded, layer)), torch.ones_like(shift)
+    weight, ones = folded_weight(folded, layer).flatten(1), torch.ones_like(shift)
     write(folded, layer, [Fit(weight, shift, torch.zeros_like(shift), ones, 0.0)])
     with torch.no_grad():
         before, after = (list(tensors_in(each(x))) for each in (model, folded))

@@ -21,7 +21,7 @@ from fastrebasin.matching import (
     straight_through_matching,
     weight_matching,
 )
-from fastrebasin.merging.combination import COMBINATIONS, Aligned
+from fastrebasin.merging.combination import COMBINATIONS, Aligned, Structure
 from fastrebasin.normalization import has_batch_norm, repair, reset_batch_norm
 from fastrebasin.permutation import Permutation, apply_permutation
 from fastrebasin.spec import PermutationSpec
@@ -46,8 +46,8 @@ class MergeResult:
         params: its state dict.
         permutation: what moved B onto A; empty for `align="none"`.
         report: the options, the share of parameters in tensors that a permutation moves, the
-            deviation that verification of the spec found, the alignment's objective, and seconds
-            spent.
+            deviation that verification of the spec found, the alignment's objective, seconds
+            spent, and how many times A's parameters a wider model has.
     """
 
     model: nn.Module
@@ -65,6 +65,7 @@ def merge(
     combine: str = "mean",
     normalize: str = "auto",
     augment: Augment = "auto",
+    width: float = 1.25,
     base: Mapping[str, torch.Tensor] | None = None,
     spec: PermutationSpec | None = None,
     example_inputs: ExampleInputs | None = None,
@@ -82,13 +83,16 @@ def merge(
         align: "weights", "activations", "straight-through", "sinkhorn" or "none".
         combine: "mean"; "slerp"; "fisher" (weighted by Fisher information); "regmean";
             "least-squares" (of the models' answers, layer by layer); "distillation" (least squares,
-            then trained to answer as both do); or, for models from one `base`, "task-arithmetic",
-            "ties" or "dare".
+            then trained to answer as both do); "partial" (units that differ most stay apart, in
+            wider layers; with data, least squares follows); or, for models from one `base`,
+            "task-arithmetic", "ties" or "dare".
         normalize: "none", "reset" (BatchNorm statistics on `data`), "repair" (statistics of all
             layers), or "auto": reset where there is BatchNorm and data, unless `combine` sees to
-            it, as "least-squares" and "distillation" do.
-        augment: copies of images in `data` for `align="activations"` and for "least-squares" and
-            "distillation"; see `least_squares`.
+            it, as "least-squares", "distillation" and "partial" do. A wider model than A isn't
+            repaired.
+        augment: copies of images in `data` for `align="activations"` and for "least-squares",
+            "distillation" and "partial"; see `least_squares`.
+        width: of "partial", in widths of A: from 1 (all units are merged) to 2 (none is).
         base: state dict of what both models were trained from.
         spec: which axes share a permutation; traced from the model by default. Either way it is
             verified on `example_inputs` before it is used.
@@ -114,28 +118,30 @@ def merge(
 
     Source: Yamada et al., ACML 2024; each way to combine names its own.
     """
-    _check_options(align, combine, normalize, data, base, model_a)
+    _check_options(align, combine, normalize, data, base, width, model_a)
     start = time.perf_counter()
     model_b = copy.deepcopy(model_b).eval()
     report: dict[str, object] = {"align": align, "combine": combine, "seed": seed}
     permutation: Permutation = {}
-    if align != "none":
+    structure: Structure | None = None
+    if align != "none" or combine == "partial":
         example = example_of(example_inputs, data, model_a)
-        if spec is None:
-            spec = trace(model_a, example, outputs=outputs, verify=False)
-        spec = spec.bind(model_a.state_dict())
-        report["share_that_moves"] = spec.share(model_a.state_dict())
-        report["spec_deviation"] = spec.verify(model_a, example, outputs=outputs, seed=seed)
+        structure = Structure(
+            _proved(spec, model_a, example, outputs, seed, report), example, outputs
+        )
+    if structure is not None and align != "none":
         shown = data
         if align == "activations":
             shown = tuple(augmented(part, augment, seed) for part in sources(data))
+        spec = structure.spec
         matching = _match(align, spec, model_a, model_b, shown, seed=seed, progress=progress)
         permutation = matching.permutation
         model_b.load_state_dict(apply_permutation(spec, permutation, model_b.state_dict()))
         report |= {"objective": matching.objective, "sweeps": matching.sweeps}
     pair = Aligned(
-        copy.deepcopy(model_a).eval(), model_b, data, base or {}, augment, seed, progress
-    )
+        copy.deepcopy(model_a).eval(), model_b, data, base or {}, augment, seed, progress,
+        structure, width,
+    )  # fmt: skip
     way = COMBINATIONS[combine]
     merged = way.make(pair)
     if normalize == "auto":
@@ -146,8 +152,27 @@ def merge(
     elif normalize == "repair":
         merged = repair(merged, pair.model_a, model_b, data, seed=seed, progress=progress)
     report |= {"normalize": normalize, "seconds": time.perf_counter() - start}
+    if combine == "partial":
+        report["parameters"] = _parameters(merged) / _parameters(model_a)
     params = {name: tensor.clone() for name, tensor in merged.state_dict().items()}
     return MergeResult(merged, params, permutation, report)
+
+
+def _proved(
+    spec: PermutationSpec | None,
+    model: nn.Module,
+    example: ExampleInputs,
+    outputs: Callable[[Any], object] | None,
+    seed: int,
+    report: dict[str, object],
+) -> PermutationSpec:
+    """Return a spec with sizes, traced if none is given, and report on it."""
+    if spec is None:
+        spec = trace(model, example, outputs=outputs, verify=False)
+    spec = spec.bind(model.state_dict())
+    report["share_that_moves"] = spec.share(model.state_dict())
+    report["spec_deviation"] = spec.verify(model, example, outputs=outputs, seed=seed)
+    return spec
 
 
 def _match(
@@ -166,12 +191,17 @@ def _match(
     return match(spec, model_a, model_b, data, seed=seed, progress=progress)
 
 
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _check_options(
     align: str,
     combine: str,
     normalize: str,
     data: Data | None,
     base: Mapping[str, torch.Tensor] | None,
+    width: float,
     model: nn.Module,
 ) -> None:
     problems = []
@@ -185,9 +215,13 @@ def _check_options(
             problems.append(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     if data is None and align in _MATCH_BY_DATA:
         problems.append(f'align="{align}" needs data')
+    if not 1 <= width <= 2:
+        problems.append(f"width must be from 1 to 2, got {width}")
     for need, given in (("data", data), ("base", base)):
         if given is None and combine in COMBINATIONS and COMBINATIONS[combine].needs == need:
             problems.append(f'combine="{combine}" needs {need}')
+    if combine == "partial" and normalize == "repair":
+        problems.append('normalize="repair" needs a merge as wide as A, got combine="partial"')
     if data is None and (normalize == "repair" or (normalize == "reset" and has_batch_norm(model))):
         problems.append(f'normalize="{normalize}" needs data')
     if problems:

@@ -9,7 +9,7 @@ from fastrebasin.merging.pairwise import MergeResult, merge
 from fastrebasin.merging.partial import partial_merge
 from fastrebasin.merging.regmean import regmean
 from fastrebasin.merging.task_vectors import dare, task_arithmetic, ties
-from fastrebasin.merging.widening import fit_widths
+from fastrebasin.merging.widths import fit_widths
 
 __all__ = [
     "MergeManyResult",

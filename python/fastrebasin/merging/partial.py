@@ -20,7 +20,8 @@ from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import Data
 from fastrebasin.layout import Layout, blocks
 from fastrebasin.merging.least_squares import fit_layers
-from fastrebasin.merging.widening import Widening, roles, widenable
+from fastrebasin.merging.widening import Widening, widenable
+from fastrebasin.merging.widths import roles
 from fastrebasin.spec import PermutationSpec, is_running_statistic
 from fastrebasin.tracing import trace
 

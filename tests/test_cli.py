@@ -17,6 +17,7 @@ from command_line import invoke
 from fastrebasin import PermutationSpec, architectures, trace
 from fastrebasin.checkpoints import load_checkpoint, save_checkpoint
 from fastrebasin.cli import experiments
+from fastrebasin.cli.inputs import load_model
 from fastrebasin.experiments import few_images, pairs, steps
 from fastrebasin.experiments.models import MLP, digits_mlp
 from fastrebasin.merging import distil
@@ -116,6 +117,18 @@ def test_merge_by_least_squares_and_draw_a_page(
     assert load_checkpoint(out).keys() == digits_mlp().state_dict().keys()
 
 
+def test_a_wider_merge_runs_in_plain_torch(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    out, x = tmp_path / "merged.pt2", torch.rand(7, 64)
+    options = "--model", MODEL, "--combine", "partial", "--width", 2, "-o", out
+    code, text = invoke("merge", *checkpoints, *options, "--input", "1,64")
+    assert code == 0, text
+    assert "parameters: 3" in text
+    loaded = torch.export.load(out).module()
+    a, b = (load_model(MODEL, path) for path in checkpoints)
+    mean = ((a(x) + b(x)) / 2).log_softmax(1)
+    torch.testing.assert_close(loaded(x), mean, rtol=1e-4, atol=1e-4)
+
+
 def test_merge_of_models_from_one_base(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
     base = tmp_path / "base.safetensors"
     save_checkpoint(digits_mlp().state_dict(), base)
@@ -176,6 +189,8 @@ def test_a_checkpoint_that_does_not_fit_is_described_whole(
         (("--model", MODEL, "--input", "2,64", "--combine", "ties"), 'combine="ties" needs base'),
         (("--model", MODEL, "--input", "2,64", "--html", "x.html"), "--html needs --data-a"),
         (("--model", MODEL, "--spec", "nowhere.json"), "nowhere.json"),
+        (("--model", MODEL, "--input", "2,64", "--width", "3"), "width must be from 1 to 2"),
+        (("--model", MODEL, "-o", "x.pt2"), "needs --input, or --data-a and --data-b"),
     ],
 )
 def test_mistakes_get_one_message(

@@ -41,6 +41,7 @@ from fastrebasin.permutation import (
     invert,
     random_permutation,
 )
+from fastrebasin.programs import save_program
 from fastrebasin.reduction import ReducedSet, select_coreset, synthesize
 from fastrebasin.spec import PermutationSpec
 from fastrebasin.tracing import TracingWarning, trace
@@ -80,6 +81,7 @@ __all__ = [
     "random_permutation",
     "repair",
     "reset_batch_norm",
+    "save_program",
     "select_coreset",
     "sinkhorn_matching",
     "solve_assignment",

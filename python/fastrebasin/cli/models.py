@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import fastrebasin
+from fastrebasin._calls import ExampleInputs, example_of
 from fastrebasin.checkpoints import atomic_output, load_checkpoint, save_checkpoint
 from fastrebasin.cli.console import Quiet, Seed, console, errors, print_scores
 from fastrebasin.cli.inputs import (
@@ -20,9 +21,11 @@ from fastrebasin.cli.inputs import (
     make_model,
     random_inputs,
 )
+from fastrebasin.data import Data
 from fastrebasin.evaluation import compare_models, evaluate
-from fastrebasin.merging import interpolate, merge
+from fastrebasin.merging import MergeResult, interpolate, merge
 from fastrebasin.merging.combination import COMBINATIONS
+from fastrebasin.programs import save_program
 from fastrebasin.spec import PermutationSpec
 from fastrebasin.tracing import TracingWarning, trace
 
@@ -35,9 +38,12 @@ def merge_command(
     model: Annotated[
         str, typer.Option(help="package.module:factory, which makes the module of both.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path(
-        "merged.safetensors"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write: tensors, or, as .pt2, a program for plain torch."
+        ),
+    ] = Path("merged.safetensors"),
     align: Annotated[
         str, typer.Option(help="weights, activations, straight-through, sinkhorn or none.")
     ] = "weights",
@@ -73,6 +79,9 @@ def merge_command(
         data = examples(data_a, data_b)
         if html is not None and data is None:
             raise ValueError("--html needs --data-a and --data-b")
+        example = random_inputs(inputs, seed) if inputs else None
+        if output.suffix == ".pt2" and example is None and data is None:
+            raise ValueError("a .pt2 file needs --input, or --data-a and --data-b")
         result = merge(
             model_a,
             model_b,
@@ -84,13 +93,12 @@ def merge_command(
             augment="auto" if augment is None else augment,
             width=width,
             spec=None if spec is None else PermutationSpec.from_json(spec.read_text()),
-            example_inputs=random_inputs(inputs, seed) if inputs else None,
+            example_inputs=example,
             outputs=None if outputs is None else operator.attrgetter(outputs),
             seed=seed,
             progress=not quiet,
         )
-        metadata = {key: str(value) for key, value in result.report.items()}
-        save_checkpoint(result.params, output, {"fastrebasin": fastrebasin.__version__, **metadata})
+        _write_merged(result, output, example, data)
         if data is not None:
             naive = load_model(model, a)
             naive.load_state_dict(interpolate(model_a.state_dict(), model_b.state_dict()))
@@ -103,6 +111,16 @@ def merge_command(
         console.print(f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}")
     for path in filter(None, (output, html)):
         console.print(f"wrote {path}")
+
+
+def _write_merged(
+    result: MergeResult, output: Path, example: ExampleInputs | None, data: Data | None
+) -> None:
+    if output.suffix == ".pt2":
+        save_program(result.model, example_of(example, data, result.model), output)
+        return
+    metadata = {key: str(value) for key, value in result.report.items()}
+    save_checkpoint(result.params, output, {"fastrebasin": fastrebasin.__version__, **metadata})
 
 
 def spec_command(

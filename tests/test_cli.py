@@ -216,17 +216,16 @@ def test_demo_refuses_before_it_works(tmp_path: Path) -> None:
     assert "nowhere" in text
 
 
+def small_pair(name: str, data_dir: Path | None) -> pairs.Pair:
+    pair = pairs.load_pair(name, data_dir)
+    recipe = dataclasses.replace(pair.recipe, factory=lambda: MLP(64, (48,)), train_epochs=(8, 8))
+    return dataclasses.replace(pair, recipe=recipe)
+
+
 def test_reproduce_shows_what_each_step_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def small(name: str, data_dir: Path | None) -> pairs.Pair:
-        pair = pairs.load_pair(name, data_dir)
-        recipe = dataclasses.replace(
-            pair.recipe, factory=lambda: MLP(64, (48,)), train_epochs=(8, 8)
-        )
-        return dataclasses.replace(pair, recipe=recipe)
-
-    monkeypatch.setattr(experiments, "load_pair", small)
+    monkeypatch.setattr(experiments, "load_pair", small_pair)
     monkeypatch.setattr(few_images, "distil", functools.partial(distil, steps=150))
     arguments = ("reproduce", "rotated", "--per-class", 2, "-o", tmp_path / "out", "--quiet")
     code, text = invoke(*arguments)
@@ -262,6 +261,28 @@ def test_reproduce_refuses_before_it_trains(tmp_path: Path) -> None:
     assert code == 1
     assert "per_class is 1000, but these classes have fewer" in text
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_reproduce_shows_what_width_gains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "load_pair", small_pair)
+    out = tmp_path / "out"
+    arguments = ("reproduce", "rotated", "--width", 1, "--width", 1.5, "--per-class", 1)
+    code, text = invoke(*arguments, "-o", out, "--quiet")
+    assert code == 0, text
+    found = json.loads((out / "rotated-widths.json").read_text())["runs"][0]["scores"]
+    accuracy = [score["mixture"]["accuracy"] for score in found.values()]
+    narrow, wide, fitted, widely_fitted, ensemble = accuracy
+    assert narrow < wide < ensemble
+    assert fitted < widely_fitted
+    assert "1.5 times the units, 1.50 the parameters" in "".join(found)
+    for wrong, message in (
+        (("--width", 3), "--width must be from 1 to 2"),
+        (("--surrogate", "random"), "don't go together"),
+        (("--per-class", 2), "take one --per-class"),
+    ):
+        code, text = invoke(*arguments, *wrong, "-o", out)
+        assert code == 1
+        assert message in text
 
 
 def test_info_prints_versions() -> None:

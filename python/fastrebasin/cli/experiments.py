@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,9 +19,10 @@ from fastrebasin.experiments.report import (
     accuracy_table,
     few_images_table,
     write_few_images,
-    write_surrogates,
+    write_outcomes,
 )
 from fastrebasin.experiments.surrogates import surrogates
+from fastrebasin.experiments.widths import widths
 from fastrebasin.reduction.coreset import SELECTORS
 
 __all__ = ["demo", "reproduce"]
@@ -89,6 +91,13 @@ def reproduce(
     iterations: Annotated[
         int, typer.Option(help="Of condensation, each one step of the images.", min=0)
     ] = 100,
+    width: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Only merge in part, into a network this many times as wide, from 1 to 2; once "
+            "for each width."
+        ),
+    ] = None,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds, from --seed up.", min=1)] = 1,
     quiet: Quiet = False,
@@ -99,34 +108,26 @@ def reproduce(
     """
     with errors():
         loaded = load_pair(pair, data_dir)
-        if surrogate and len(per_class or ()) > 1:
-            raise ValueError(f"--surrogate takes one --per-class, got {per_class}")
+        _check_modes(surrogate, width, per_class)
         output.mkdir(parents=True, exist_ok=True)
-        every, path = range(seed, seed + seeds), output / f"{pair}.json"
-        if surrogate:
-            path = output / f"{pair}-surrogates.json"
-            matched = [
-                surrogates(loaded, surrogate, per_class=(per_class or [10])[0],
-                           iterations=iterations, seed=k, keep=output, progress=not quiet)
+        every, shown = range(seed, seed + seeds), not quiet
+        if surrogate or width:
+            path = output / f"{pair}-{'surrogates' if surrogate else 'widths'}.json"
+            run = functools.partial(surrogates, loaded, surrogate or (), iterations=iterations)
+            if width:
+                run = functools.partial(widths, loaded, width)
+            count = (per_class or [10])[0]
+            outcomes = [run(per_class=count, seed=k, keep=output, progress=shown) for k in every]
+            write_outcomes(path, loaded, outcomes)
+            table = score_table("", "test accuracy, %")
+            rows: Sequence[tuple[str, ...]] = accuracy_table(outcomes)
+        else:
+            path, counts = output / f"{pair}.json", per_class or [1, 10, 100]
+            runs = [
+                few_images(loaded, per_class=counts, oracle=oracle, quick=quick, seed=k,
+                           keep=output, progress=shown)
                 for k in every
             ]  # fmt: skip
-            write_surrogates(path, loaded, matched)
-            table = score_table("", "test accuracy, %")
-            rows: Sequence[tuple[str, ...]] = accuracy_table(matched)
-        else:
-            counts = per_class or [1, 10, 100]
-            runs = [
-                few_images(
-                    loaded,
-                    per_class=counts,
-                    oracle=oracle,
-                    quick=quick,
-                    seed=k,
-                    keep=output,
-                    progress=not quiet,
-                )
-                for k in every
-            ]
             write_few_images(path, loaded, runs)
             table = Table("test accuracy on the mixture, %", box=box.SIMPLE)
             for count in counts:
@@ -137,3 +138,14 @@ def reproduce(
         table.add_row(*row)
     console.print(table)
     console.print(f"wrote {path}")
+
+
+def _check_modes(
+    surrogate: list[str] | None, width: list[float] | None, per_class: list[int] | None
+) -> None:
+    if surrogate and width:
+        raise ValueError("--surrogate and --width don't go together")
+    if (surrogate or width) and len(per_class or ()) > 1:
+        raise ValueError(f"--surrogate and --width take one --per-class, got {per_class}")
+    if not all(1 <= each <= 2 for each in width or ()):
+        raise ValueError(f"--width must be from 1 to 2, got {width}")

@@ -20,7 +20,7 @@ from fastrebasin.evaluation import Evaluation, Score
 from fastrebasin.experiments.comparison import CURVE_POINTS, Comparison
 from fastrebasin.experiments.few_images import FewImages
 from fastrebasin.experiments.pairs import Pair
-from fastrebasin.experiments.surrogates import Surrogates
+from fastrebasin.experiments.steps import Outcome
 
 __all__ = [
     "accuracy_table",
@@ -28,13 +28,13 @@ __all__ = [
     "require_matplotlib",
     "write_curves",
     "write_few_images",
+    "write_outcomes",
     "write_report",
-    "write_surrogates",
 ]
 
 
 def accuracy_table(
-    runs: Sequence[Comparison | Surrogates],
+    runs: Sequence[Comparison | Outcome],
 ) -> list[tuple[str, str, str, str]]:
     """Return rows (method, on A's test set, on B's, on the mixture): percent, over all runs."""
     rows = []
@@ -77,7 +77,7 @@ def write_few_images(path: Path, pair: Pair, runs: Sequence[FewImages]) -> None:
     )
 
 
-def write_surrogates(path: Path, pair: Pair, runs: Sequence[Surrogates]) -> None:
+def write_outcomes(path: Path, pair: Pair, runs: Sequence[Outcome]) -> None:
     """Write every number, seed, time and version as JSON."""
     _write(
         path,
@@ -86,7 +86,7 @@ def write_surrogates(path: Path, pair: Pair, runs: Sequence[Surrogates]) -> None
             {
                 "seed": run.seed,
                 "seconds": run.seconds,
-                "scores": {kind: _numbers(score) for kind, score in run.scores.items()},
+                "scores": {way: _numbers(score) for way, score in run.scores.items()},
             }
             for run in runs
         ],

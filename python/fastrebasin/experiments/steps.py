@@ -5,18 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from fastrebasin.checkpoints import check_fit, load_checkpoint, save_checkpoint
 from fastrebasin.data import Data
+from fastrebasin.evaluation import Evaluation
 from fastrebasin.experiments.data_sets import DataSet
 from fastrebasin.experiments.pairs import Pair, Recipe
 from fastrebasin.experiments.training import train
 from fastrebasin.reduction import select_coreset
 
-__all__ = ["coreset", "end_model", "timed", "trained"]
+__all__ = ["Outcome", "coreset", "end_model", "timed", "trained"]
+
+
+@dataclass
+class Outcome:
+    """What one seed of an experiment gave.
+
+    Attributes:
+        seed: of everything random.
+        scores: on both test sets, of each network that was made, by how.
+        seconds: that each step took, by its name.
+    """
+
+    seed: int
+    scores: dict[str, Evaluation] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def end_model(

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
-from fastrebasin.evaluation import Evaluation, evaluate
+from fastrebasin.evaluation import evaluate
 from fastrebasin.experiments.data_sets import DataSet
 from fastrebasin.experiments.pairs import Pair
-from fastrebasin.experiments.steps import end_model, timed
+from fastrebasin.experiments.steps import Outcome, end_model, timed
 from fastrebasin.matching import straight_through_matching
 from fastrebasin.merging import interpolate
 from fastrebasin.permutation import apply_permutation
@@ -24,24 +23,9 @@ from fastrebasin.reduction.condensation import gradient_matching
 from fastrebasin.reduction.coreset import SELECTORS
 from fastrebasin.tracing import trace
 
-__all__ = ["CONDENSED", "Surrogates", "surrogates"]
+__all__ = ["CONDENSED", "surrogates"]
 
 CONDENSED = "condensed"
-
-
-@dataclass
-class Surrogates:
-    """What one seed gave.
-
-    Attributes:
-        seed: of end models, surrogates and matching.
-        scores: of the network halfway, for each kind of surrogate.
-        seconds: that making the surrogates took, and matching.
-    """
-
-    seed: int
-    scores: dict[str, Evaluation] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def surrogates(
@@ -53,7 +37,7 @@ def surrogates(
     seed: int = 0,
     keep: Path | None = None,
     progress: bool = True,
-) -> Surrogates:
+) -> Outcome:
     """Train two networks, and match them by few images of each data set, for each kind of image.
 
     Args:
@@ -77,7 +61,7 @@ def surrogates(
     if unknown:
         known = ", ".join((*SELECTORS, CONDENSED))
         raise ValueError(f"kinds of surrogate must be among {known}, got {', '.join(unknown)}")
-    recipe, result = pair.recipe, Surrogates(seed)
+    recipe, result = pair.recipe, Outcome(seed)
     model_a, model_b = (end_model(pair, side, 2 * seed + side, keep, progress) for side in (0, 1))
     params_a, params_b = model_a.state_dict(), model_b.state_dict()
     spec = trace(model_a, pair.a.test[0][:8])

@@ -31,6 +31,7 @@ __all__ = [
     "mixture",
     "mixture_length",
     "on_device",
+    "some",
     "sources",
     "sources_of_two",
     "weighted_batches",
@@ -87,6 +88,17 @@ class _DataSet(Examples):
         return _as_batch(self.collate([self.items[i] for i in indices.tolist()]))
 
 
+class _Chosen(Examples):
+    def __init__(self, source: Examples, indices: Tensor) -> None:
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: Tensor) -> Batch:
+        return self.source.take(self.indices[indices])
+
+
 def sources(data: Data) -> tuple[Examples, ...]:
     """Return the sources that a `data=` argument names: one, or one for each entry.
 
@@ -131,6 +143,13 @@ def sources_of_two(data: Data) -> tuple[Examples, Examples]:
     if len(parts) > 2:
         raise ValueError(f"data must be one source, or A's and B's, got {len(parts)} sources")
     return parts[0], parts[-1]
+
+
+def some(source: Examples, most: int | None, generator: torch.Generator) -> Examples:
+    """Return so many examples of a source, drawn at random, in order; all where it has no more."""
+    if most is None or most >= len(source):
+        return source
+    return _Chosen(source, torch.randperm(len(source), generator=generator)[:most].sort().values)
 
 
 def batches(source: Examples, batch_size: int) -> Iterator[Batch]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from fastrebasin._progress import bar
 from fastrebasin.assignment import solve_assignment
-from fastrebasin.data import Data, Examples, sources
+from fastrebasin.data import Data, batches, some, sources
 from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.observation import Block, choose_blocks, hooked, units_first
 from fastrebasin.matching.points import Observe, Point
@@ -129,11 +128,13 @@ def unit_similarity(
             range.
     """
     _check_options(cost, observe, batch_size, max_examples)
-    parts = [_Examples(source, max_examples, seed) for source in sources(data)]
-    pair = _Pair(spec, model_a, model_b, observe, parts[0].first(2))
-    total = sum(part.batches(batch_size) for part in parts)
+    parts = [
+        some(source, max_examples, torch.Generator().manual_seed(seed)) for source in sources(data)
+    ]
+    pair = _Pair(spec, model_a, model_b, observe, next(batches(parts[0], 2))[0])
+    total = sum(-(-len(part) // batch_size) for part in parts)
     stream = (
-        (number, batch) for number, part in enumerate(parts) for batch in part.in_order(batch_size)
+        (number, x) for number, part in enumerate(parts) for x, _ in batches(part, batch_size)
     )
     current = 0
     for number, x in bar(stream, "activations", progress=progress, total=total, unit="batch"):
@@ -142,30 +143,6 @@ def unit_similarity(
             current = number
         pair.observe(x)
     return pair.costs(cost)
-
-
-class _Examples:
-    """Inputs of a source, or as many of them as are wanted, in order."""
-
-    def __init__(self, source: Examples, most: int | None, seed: int) -> None:
-        self._source, self._indices = source, torch.arange(len(source))
-        if most is not None and most < len(source):
-            generator = torch.Generator().manual_seed(seed)
-            chosen = torch.randperm(len(source), generator=generator)[:most]
-            self._indices = chosen.sort().values
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def batches(self, batch_size: int) -> int:
-        return -(-len(self) // batch_size)
-
-    def first(self, count: int) -> Tensor:
-        return self._source.take(self._indices[:count])[0]
-
-    def in_order(self, batch_size: int) -> Iterator[Tensor]:
-        for indices in self._indices.split(batch_size):
-            yield self._source.take(indices)[0]
 
 
 class _Pair:

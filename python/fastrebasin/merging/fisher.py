@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastrebasin._example_gradients import example_gradients, widened
 from fastrebasin._progress import bar
 from fastrebasin.checkpoints import check_finite, misfits
-from fastrebasin.data import Batch, Data, Examples, mixture_length, sources, weighted_batches
+from fastrebasin.data import Data, mixture_length, some, sources, weighted_batches
 
 __all__ = ["fisher_information", "fisher_mean"]
 
@@ -73,7 +73,7 @@ def fisher_information(
     first = next(iter(params.values()), torch.zeros(0))
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in params.items()}
     generator, total = torch.Generator().manual_seed(seed), 0.0
-    parts = [_Some(part, max_examples, generator) for part in sources(data)]
+    parts = [some(part, max_examples, generator) for part in sources(data)]
     count = min(mixture_length(parts, batch_size), max(map(len, parts)))
     stream = weighted_batches(parts, batch_size, generator)
     for x, y, weights in bar(stream, "Fisher", progress=progress, total=count, unit="batch"):
@@ -151,20 +151,6 @@ def fisher_mean(
         share = (theirs / (mine + theirs)).to(dtype)
         merged[name] = torch.lerp(a.detach().to(dtype), b.to(dtype), share).to(a.dtype)
     return merged
-
-
-class _Some(Examples):
-    """So many examples of a source, drawn at random."""
-
-    def __init__(self, source: Examples, most: int | None, generator: torch.Generator) -> None:
-        self._source = source
-        self._indices = torch.randperm(len(source), generator=generator)[:most]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def take(self, indices: Tensor) -> Batch:
-        return self._source.take(self._indices[indices])
 
 
 def _labels(model: nn.Module, x: Tensor, y: Tensor | None, generator: torch.Generator) -> Tensor:

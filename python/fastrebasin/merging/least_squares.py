@@ -38,7 +38,7 @@ from fastrebasin.merging.regression import Regression
 from fastrebasin.merging.residual import ResidualSum, residual_sum
 from fastrebasin.merging.widening import Widening
 
-__all__ = ["fit_layers", "least_squares"]
+__all__ = ["least_squares"]
 
 _FOLDS = 2  # of the examples, to choose the ridge by
 _KEPT_BYTES = 2**30  # of augmented examples; more are made again for every layer
@@ -52,6 +52,7 @@ def least_squares(
     ridge: float | None = None,
     augment: Augment = "auto",
     batch_size: int = 500,
+    widening: Widening | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> nn.Module:
@@ -72,6 +73,8 @@ def least_squares(
             batch and a generator that makes copies; "auto" is up to 100 of images, 20,000 in all,
             and none of other inputs; None for none.
         batch_size: examples per forward pass.
+        widening: which units of A and B stay apart, as `partial_merge` chooses them; each is to
+            answer as its own model's does, whosever the examples are. None: all are merged.
         seed: of the copies.
         progress: show a bar on a terminal.
 
@@ -91,30 +94,9 @@ def least_squares(
 
     Source: Jin et al., ICLR 2023, and Nasery et al., CVPR 2025, as the head of this file says.
     """
-    return fit_layers(
-        Widening(), model_a, model_b, data,
-        ridge=ridge, augment=augment, batch_size=batch_size, seed=seed, progress=progress,
-    )  # fmt: skip
-
-
-def fit_layers(
-    widening: Widening,
-    model_a: nn.Module,
-    model_b: nn.Module,
-    data: Data,
-    *,
-    ridge: float | None = None,
-    augment: Augment = "auto",
-    batch_size: int = 500,
-    seed: int = 0,
-    progress: bool = True,
-) -> nn.Module:
-    """Do what `least_squares` does, in a network in which some units of A and B stay apart.
-
-    A unit that stays apart is to answer as its own model does, whosever the examples are.
-    """
     _check(model_a, model_b, ridge, batch_size)
     teachers = [copy.deepcopy(model).eval() for model in (model_a, model_b)]
+    widening = widening or Widening()
     merged = widening.network(*teachers)
     parts = sources_of_two(data)
     streams = [_Stream(part, augment, batch_size, seed) for part in parts]

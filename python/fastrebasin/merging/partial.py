@@ -19,7 +19,7 @@ from fastrebasin.augmentation import Augment
 from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import Data
 from fastrebasin.layout import Layout, blocks
-from fastrebasin.merging.least_squares import fit_layers
+from fastrebasin.merging.least_squares import least_squares
 from fastrebasin.merging.widening import Widening, widenable
 from fastrebasin.merging.widths import roles
 from fastrebasin.spec import PermutationSpec, is_running_statistic
@@ -97,8 +97,8 @@ def partial_merge(
     widening = Widening.of(spec, model_a, apart)
     if data is None:
         return widening.network(model_a, model_b)
-    return fit_layers(
-        widening, model_a, model_b, data, augment=augment, seed=seed, progress=progress
+    return least_squares(
+        model_a, model_b, data, augment=augment, widening=widening, seed=seed, progress=progress
     )
 
 

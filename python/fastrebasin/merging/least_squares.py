@@ -6,16 +6,14 @@ and B's for B's. RegMean (Jin et al., ICLR 2023) regresses every layer on the mo
 PLeaS (Nasery et al., CVPR 2025) trains each by gradient descent. We differ: inputs are the merged
 network's, so that later layers make up for what earlier ones lose; the solution is exact, from
 second moments in float64; the ridge draws to the average of both models, its strength found by
-cross-validation over examples; what a layer adds to a residual stream makes up for what the stream
-lost before; and a few images serve many times, warped and mixed.
+cross-validation over examples; and a few images serve many times, warped and mixed.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +33,6 @@ from fastrebasin.merging.linear_layers import (
     write,
 )
 from fastrebasin.merging.regression import Regression
-from fastrebasin.merging.residual import ResidualSum, residual_sum
 from fastrebasin.merging.widening import Widening
 
 __all__ = ["least_squares"]
@@ -59,8 +56,8 @@ def least_squares(
     """Merge two aligned models so that each layer answers as A's on A's data, as B's on B's.
 
     Fully connected layers and convolutions are solved for, with BatchNorm behind them; other
-    parameters, and BatchNorm elsewhere, are averaged, and later layers make up for them, those
-    that add to a residual stream for all that went into it. Labels aren't used.
+    parameters, and BatchNorm elsewhere, are averaged, and later layers make up for them. Labels
+    aren't used.
 
     Args:
         model_a, model_b: modules of one architecture on one device, B's units in A's order; called
@@ -104,7 +101,7 @@ def least_squares(
     layers = linear_layers(teachers[0], parts[0].take(torch.arange(1))[0].to(device))
     for layer in bar(layers, "least squares", progress=progress, unit="layer"):
         halves = [
-            _observe(merged, _Answers(widening, teachers, whose, layer), stream, device)
+            _observe(merged, _wanted(widening, teachers, layer, whose), layer, stream, device)
             for whose, stream in enumerate(streams)
         ]
         prior = widening.blend(layer.weight, *(folded_weight(each, layer) for each in teachers))
@@ -132,68 +129,43 @@ class _Stream:
             yield fold, self._kept[number] if self._kept else self._all.take(chosen)[0]
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What a layer of the merged network is to answer to examples of one of the models.
+def _wanted(
+    widening: Widening, teachers: Sequence[nn.Module], layer: LinearLayer, whose: int
+) -> Callable[[Tensor], list[Tensor]]:
+    """Return what tells, for examples of one of the models, what a layer is to give."""
 
-    Attributes:
-        widening: which units stay apart.
-        teachers: A and B.
-        whose: which of them the examples are of.
-        layer: the layer.
-    """
+    def outputs(x: Tensor, model: nn.Module) -> list[Tensor]:
+        return passing(model, layer.last, layer.calls, x, side="output")
 
-    widening: Widening
-    teachers: Sequence[nn.Module]
-    whose: int
-    layer: LinearLayer
+    def wanted(x: Tensor) -> list[Tensor]:
+        if not widening.keeps_apart(layer.weight):
+            return outputs(x, teachers[whose])
+        dim = unit_axis(teachers[whose].get_submodule(layer.name))
+        pairs = zip(*(outputs(x, model) for model in teachers), strict=True)
+        return [widening.wanted(layer.weight, pair, whose, dim) for pair in pairs]
 
-    def __call__(self, merged: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the layer's input and wanted output, each of the times that it runs."""
-        if not self.layer.residual:
-            inputs = passing(merged, self.layer.name, self.layer.calls, x, side="input")
-            yield from zip(inputs, self._wanted(x), strict=True)
-            return
-        given = self._sum(merged, x)
-        for total in self._wanted(x):
-            yield given.input, total - given.stream
-
-    def _wanted(self, x: Tensor) -> list[Tensor]:
-        name = self.layer.weight
-        if not self.widening.keeps_apart(name):
-            return self._given_by(self.teachers[self.whose], x)
-        dim = unit_axis(self.teachers[self.whose].get_submodule(self.layer.name))
-        pairs = zip(*(self._given_by(model, x) for model in self.teachers), strict=True)
-        return [self.widening.wanted(name, pair, self.whose, dim) for pair in pairs]
-
-    def _given_by(self, model: nn.Module, x: Tensor) -> list[Tensor]:
-        """Return what a model's layer gives, together with what it is added to."""
-        if not self.layer.residual:
-            return passing(model, self.layer.last, self.layer.calls, x, side="output")
-        found = self._sum(model, x)
-        return [found.output.double() + found.stream]
-
-    def _sum(self, model: nn.Module, x: Tensor) -> ResidualSum:
-        found = residual_sum(model, self.layer.name, self.layer.last, x)
-        if found is None:
-            raise ValueError(f"what leaves {self.layer.last!r} must always be used in the same way")
-        return found
+    return wanted
 
 
 def _observe(
-    merged: nn.Module, answers: _Answers, stream: _Stream, device: torch.device
+    merged: nn.Module,
+    wanted: Callable[[Tensor], list[Tensor]],
+    layer: LinearLayer,
+    stream: _Stream,
+    device: torch.device,
 ) -> list[Regression]:
     """Return the moments of a layer's inputs in a network against what the layer is to give."""
-    name = answers.layer.name
-    module = merged.get_submodule(name)
+    module = merged.get_submodule(layer.name)
     found = [Regression(_FOLDS) for _ in range(getattr(module, "groups", 1))]
-    for fold, x in stream:
-        for given, wanted in answers(merged, x.to(device)):
-            pairs = zip(inputs_of(module, given), outputs_of(module, wanted), strict=True)
+    for fold, batch in stream:
+        x = batch.to(device)
+        inputs = passing(merged, layer.name, layer.calls, x, side="input")
+        for each_in, each_out in zip(inputs, wanted(x), strict=True):
+            pairs = zip(inputs_of(module, each_in), outputs_of(module, each_out), strict=True)
             for regression, pair in zip(found, pairs, strict=True):
                 regression.update(fold, *pair)
     if not all(regression.is_finite() for regression in found):
-        raise ValueError(f"activations at {name!r} must be finite")
+        raise ValueError(f"activations at {layer.name!r} must be finite")
     return found
 
 

@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from fastrebasin._calls import tensors_in
 from fastrebasin.merging.regression import Fit
-from fastrebasin.merging.residual import residual_sum
 from fastrebasin.normalization.layers import owners_of_weights, watched
 
 __all__ = [
@@ -47,14 +46,12 @@ class LinearLayer:
         norm: of the BatchNorm that alone reads it.
         calls: how often the network runs it.
         intercept: whether its outputs have one.
-        residual: whether they are added to what was there before, which other layers made.
     """
 
     name: str
     norm: str | None
     calls: int
     intercept: bool
-    residual: bool = False
 
     @property
     def weight(self) -> str:
@@ -104,8 +101,7 @@ def linear_layers(model: nn.Module, x: Tensor) -> list[LinearLayer]:
         if norm is not None and not _can_be_folded(model, name, norm, x):
             norm = None
         bias = modules[name].bias
-        residual = count == 1 and residual_sum(model, name, norm or name, x) is not None
-        found.append(LinearLayer(name, norm, count, bool(norm) or bias is not None, residual))
+        found.append(LinearLayer(name, norm, count, norm is not None or bias is not None))
     return found
 
 

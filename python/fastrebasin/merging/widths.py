@@ -70,6 +70,8 @@ def _set_width(module: nn.Module) -> None:
             module.num_parameters = len(module.weight)
         case nn.Embedding():
             module.embedding_dim = module.weight.shape[1]
+        case _ if _is_transposed_linear(module):
+            module.nx, module.nf = module.state_dict()["weight"].shape
 
 
 def roles(model: nn.Module) -> dict[tuple[str, int], bool]:
@@ -93,19 +95,30 @@ def roles(model: nn.Module) -> dict[tuple[str, int], bool]:
 
 def _weight_axes(module: nn.Module) -> tuple[int | None, int | None]:
     """Return which axis of a layer's weight makes units and which reads them."""
+    makes: int | None = None
+    reads: int | None = None
     match module:
+        case nn.modules.conv._ConvTransposeNd() if module.groups == 1:
+            makes, reads = 1, 0
         case nn.modules.conv._ConvTransposeNd():
-            return (1, 0) if module.groups == 1 else (None, None)
+            pass
         case nn.modules.conv._ConvNd() if module.groups > 1:
             depthwise = module.groups == module.in_channels == module.out_channels
-            return (0 if depthwise else None), None
+            makes = 0 if depthwise else None
         case nn.Linear() | nn.modules.conv._ConvNd():
-            return 0, 1
+            makes, reads = 0, 1
         case nn.modules.batchnorm._NormBase() | nn.PReLU():
-            return 0, None
+            makes = 0
         case nn.Embedding():
-            return 1, None
-    return None, None
+            makes = 1
+        case _ if _is_transposed_linear(module):
+            makes, reads = 1, 0
+    return makes, reads
+
+
+def _is_transposed_linear(module: nn.Module) -> bool:
+    """Tell whether this is the linear layer of transformers' GPT-2."""
+    return type(module).__name__ == "Conv1D" and "nf" in vars(module)
 
 
 def _join(module: str, part: str) -> str:

@@ -97,7 +97,15 @@ def test_all_units_apart_are_the_mean_of_both_networks(name: str, device: str) -
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [(name, 1.3) for name in MODELS] + [("mlp", 1.0), ("joined", 2.0)]
+    ("name", "width"),
+    [
+        ("mlp", 1.0),
+        ("mlp", 1.3),
+        ("joined", 1.3),
+        ("joined", 2.0),
+        pytest.param("vgg", 1.3, marks=pytest.mark.slow),
+        pytest.param("resnet", 1.3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_model_and_its_permuted_copy_give_the_model(name: str, width: float) -> None:
     model, _, x = pair(name)

@@ -232,6 +232,7 @@ def test_the_state_dict_loads_into_a_plain_model_of_its_widths() -> None:
     plain = mlp(hidden=12)
     plain.load_state_dict(result.params)
     assert torch.equal(plain(x), result.model(x))
+    assert result.report["width"] == 1.5
     assert result.report["parameters"] == pytest.approx(
         sum(p.numel() for p in plain.parameters()) / sum(p.numel() for p in a.parameters())
     )

@@ -47,7 +47,7 @@ class MergeResult:
         permutation: what moved B onto A; empty for `align="none"`.
         report: the options, the share of parameters in tensors that a permutation moves, the
             deviation that verification of the spec found, the alignment's objective, seconds
-            spent, and how many times A's parameters a wider model has.
+            spent, and of a partial merge its width and how many times A's parameters it has.
     """
 
     model: nn.Module
@@ -153,7 +153,7 @@ def merge(
         merged = repair(merged, pair.model_a, model_b, data, seed=seed, progress=progress)
     report |= {"normalize": normalize, "seconds": time.perf_counter() - start}
     if combine == "partial":
-        report["parameters"] = _parameters(merged) / _parameters(model_a)
+        report |= {"width": width, "parameters": _parameters(merged) / _parameters(model_a)}
     params = {name: tensor.clone() for name, tensor in merged.state_dict().items()}
     return MergeResult(merged, params, permutation, report)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from partial_problems import Joined
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fastrebasin import (
     apply_permutation,
@@ -29,28 +29,6 @@ from fastrebasin.experiments.pairs import load_pair
 from fastrebasin.experiments.steps import end_model
 from fastrebasin.merging.partial import merging_costs
 from fastrebasin.merging.widening import widenable
-
-
-class Joined(nn.Module):
-    """Branches joined side by side, a residual sum, a gate, and maps flattened at the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3, padding=1)
-        self.wide = nn.Conv2d(6, 4, 1, bias=False)
-        self.norm = nn.BatchNorm2d(10)
-        self.each = nn.Conv2d(10, 10, 3, padding=1, groups=10)
-        self.slope = nn.PReLU(10)
-        self.gate = nn.Linear(10, 10)
-        self.up = nn.ConvTranspose2d(10, 5, 2, stride=2)
-        self.head = nn.Linear(5 * 16, 3)
-
-    def forward(self, x: Tensor) -> Any:
-        x = functional.relu(self.stem(x))
-        x = self.norm(torch.cat([x, self.wide(x)], 1))
-        x = x + self.slope(self.each(x))
-        x = x * torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None]
-        return self.head(functional.gelu(self.up(x)).flatten(1))
 
 
 def mlp(hidden: int = 8) -> nn.Sequential:
@@ -188,6 +166,23 @@ def test_what_takes_statistics_across_units_or_counts_them_is_merged_whole() -> 
     assert merged.up.weight.shape == (15, 6)
     assert merged.first.weight.shape == (6, 4)
     assert merged(x).shape == (7, 2)
+
+
+def test_groups_that_fail_only_together_are_not_widened_together() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            first = torch.relu(self.first(x))
+            second = torch.relu(self.second(first))
+            return self.last(second) + (first.shape[1] - 8) * (second.shape[1] - 8)
+
+    model, x = Counting(), torch.randn(7, 4)
+    spec = trace(model, x).bind(model.state_dict())
+    assert len(spec.groups) == 2
+    assert widenable(spec, model, x) == list(spec.groups)[:1]
 
 
 def test_a_weight_that_two_layers_share_stays_one() -> None:

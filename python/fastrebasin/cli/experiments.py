@@ -23,6 +23,7 @@ from fastrebasin.experiments.report import (
 )
 from fastrebasin.experiments.surrogates import surrogates
 from fastrebasin.experiments.widths import widths
+from fastrebasin.merging.partial import width_problems
 from fastrebasin.reduction.coreset import SELECTORS
 
 __all__ = ["demo", "reproduce"]
@@ -113,9 +114,11 @@ def reproduce(
         every, shown = range(seed, seed + seeds), not quiet
         if surrogate or width:
             path = output / f"{pair}-{'surrogates' if surrogate else 'widths'}.json"
-            run = functools.partial(surrogates, loaded, surrogate or (), iterations=iterations)
-            if width:
-                run = functools.partial(widths, loaded, width)
+            run = (
+                functools.partial(surrogates, loaded, surrogate, iterations=iterations)
+                if surrogate
+                else functools.partial(widths, loaded, width or ())
+            )
             count = (per_class or [10])[0]
             outcomes = [run(per_class=count, seed=k, keep=output, progress=shown) for k in every]
             write_outcomes(path, loaded, outcomes)
@@ -147,5 +150,5 @@ def _check_modes(
         raise ValueError("--surrogate and --width don't go together")
     if (surrogate or width) and len(per_class or ()) > 1:
         raise ValueError(f"--surrogate and --width take one --per-class, got {per_class}")
-    if not all(1 <= each <= 2 for each in width or ()):
-        raise ValueError(f"--width must be from 1 to 2, got {width}")
+    if problems := [problem for each in width or () for problem in width_problems(each)]:
+        raise ValueError("--" + "; ".join(problems))

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
 from fastrebasin.evaluation import Ensemble, evaluate
 from fastrebasin.experiments.pairs import Pair
 from fastrebasin.experiments.steps import Outcome, coreset, end_model, timed
-from fastrebasin.merging import merge
+from fastrebasin.merging import MergeResult, merge
 
 __all__ = ["widths"]
 
@@ -44,25 +42,20 @@ def widths(
     model_a, model_b = (end_model(pair, side, 2 * seed + side, keep, progress) for side in (0, 1))
     example, result = data[0][0][:8], Outcome(seed)
 
-    def note(way: str, width: float, model: nn.Module) -> None:
-        share = _size(model) / _size(model_a)
-        name = f"{way}, {width:g} times the units, {share:.2f} the parameters"
-        result.scores[name] = evaluate(model, (pair.a.test, pair.b.test))
+    def note(way: str, width: float, merged: MergeResult) -> None:
+        name = f"{way}, {width:g} times the units, {merged.report['parameters']:.2f} the parameters"
+        result.scores[name] = evaluate(merged.model, (pair.a.test, pair.b.test))
 
     for width in wanted:
         with timed(result.seconds, f"no data, {width:g}"):
             merged = merge(model_a, model_b, combine="partial", width=width,
                            example_inputs=example, seed=seed, progress=progress)  # fmt: skip
-        note("no data", width, merged.model)
+        note("no data", width, merged)
     for width in wanted:
         with timed(result.seconds, f"few images, {width:g}"):
             merged = merge(model_a, model_b, data, align="activations", combine="partial",
                            width=width, seed=seed, progress=progress)  # fmt: skip
-        note("few images", width, merged.model)
+        note("few images", width, merged)
     ensemble = Ensemble([model_a, model_b], [0.5, 0.5])
     result.scores["ensemble"] = evaluate(ensemble, (pair.a.test, pair.b.test))
     return result
-
-
-def _size(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -80,11 +80,13 @@ class Combination(NamedTuple):
         make: the combined model.
         needs: "data" or "base", if it needs either.
         settled: statistics of BatchNorm fit the result already.
+        wider: layers may be wider than the models', by `Aligned.structure` and `width`.
     """
 
     make: Callable[[Aligned], nn.Module]
     needs: str = ""
     settled: bool = False
+    wider: bool = False
 
 
 def _fisher(given: Aligned) -> nn.Module:
@@ -143,7 +145,7 @@ COMBINATIONS: Mapping[str, Combination] = {
     "regmean": Combination(_regmean, "data"),
     "least-squares": Combination(_least_squares, "data", settled=True),
     "distillation": Combination(_distillation, "data", settled=True),
-    "partial": Combination(_partial, settled=True),
+    "partial": Combination(_partial, settled=True, wider=True),
     "task-arithmetic": Combination(_task_arithmetic, "base"),
     "ties": Combination(_ties, "base"),
     "dare": Combination(_dare, "base"),

@@ -22,6 +22,7 @@ from fastrebasin.matching import (
     weight_matching,
 )
 from fastrebasin.merging.combination import COMBINATIONS, Aligned, Structure
+from fastrebasin.merging.partial import width_problems
 from fastrebasin.normalization import has_batch_norm, repair, reset_batch_norm
 from fastrebasin.permutation import Permutation, apply_permutation
 from fastrebasin.spec import PermutationSpec
@@ -123,8 +124,9 @@ def merge(
     model_b = copy.deepcopy(model_b).eval()
     report: dict[str, object] = {"align": align, "combine": combine, "seed": seed}
     permutation: Permutation = {}
+    way = COMBINATIONS[combine]
     structure: Structure | None = None
-    if align != "none" or combine == "partial":
+    if align != "none" or way.wider:
         example = example_of(example_inputs, data, model_a)
         structure = Structure(
             _proved(spec, model_a, example, outputs, seed, report), example, outputs
@@ -142,7 +144,6 @@ def merge(
         copy.deepcopy(model_a).eval(), model_b, data, base or {}, augment, seed, progress,
         structure, width,
     )  # fmt: skip
-    way = COMBINATIONS[combine]
     merged = way.make(pair)
     if normalize == "auto":
         reset = data is not None and has_batch_norm(merged) and not way.settled
@@ -152,7 +153,7 @@ def merge(
     elif normalize == "repair":
         merged = repair(merged, pair.model_a, model_b, data, seed=seed, progress=progress)
     report |= {"normalize": normalize, "seconds": time.perf_counter() - start}
-    if combine == "partial":
+    if way.wider:
         report |= {"width": width, "parameters": _parameters(merged) / _parameters(model_a)}
     params = {name: tensor.clone() for name, tensor in merged.state_dict().items()}
     return MergeResult(merged, params, permutation, report)
@@ -215,13 +216,12 @@ def _check_options(
             problems.append(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     if data is None and align in _MATCH_BY_DATA:
         problems.append(f'align="{align}" needs data')
-    if not 1 <= width <= 2:
-        problems.append(f"width must be from 1 to 2, got {width}")
+    problems += width_problems(width)
     for need, given in (("data", data), ("base", base)):
         if given is None and combine in COMBINATIONS and COMBINATIONS[combine].needs == need:
             problems.append(f'combine="{combine}" needs {need}')
-    if combine == "partial" and normalize == "repair":
-        problems.append('normalize="repair" needs a merge as wide as A, got combine="partial"')
+    if normalize == "repair" and combine in COMBINATIONS and COMBINATIONS[combine].wider:
+        problems.append(f'normalize="repair" needs a merge as wide as A, got combine="{combine}"')
     if data is None and (normalize == "repair" or (normalize == "reset" and has_batch_norm(model))):
         problems.append(f'normalize="{normalize}" needs data')
     if problems:

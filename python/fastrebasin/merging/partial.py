@@ -25,7 +25,7 @@ from fastrebasin.merging.widths import roles
 from fastrebasin.spec import PermutationSpec, is_running_statistic
 from fastrebasin.tracing import trace
 
-__all__ = ["merging_costs", "partial_merge"]
+__all__ = ["merging_costs", "partial_merge", "width_problems"]
 
 
 def partial_merge(
@@ -80,8 +80,8 @@ def partial_merge(
 
     Source: Stoica et al., ICLR 2024, and Nasery et al., CVPR 2025, as the head of this file says.
     """
-    if not 1 <= width <= 2:
-        raise ValueError(f"width must be from 1 to 2, got {width}")
+    if problems := width_problems(width):
+        raise ValueError("; ".join(problems))
     params_a, params_b = model_a.state_dict(), model_b.state_dict()
     check_same_shapes(params_a, params_b)
     example = example_of(example_inputs, data, model_a)
@@ -100,6 +100,11 @@ def partial_merge(
     return least_squares(
         model_a, model_b, data, augment=augment, widening=widening, seed=seed, progress=progress
     )
+
+
+def width_problems(width: float) -> list[str]:
+    """Return what is wrong with a width, in words."""
+    return [] if 1 <= width <= 2 else [f"width must be from 1 to 2, got {width}"]
 
 
 def merging_costs(

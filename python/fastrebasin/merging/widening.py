@@ -136,7 +136,8 @@ def widenable(
 
     Those are groups whose every axis belongs to a fully connected layer, a convolution (of one
     group, or depthwise), BatchNorm, InstanceNorm, PReLU or an embedding. What takes statistics
-    across units, such as LayerNorm, would see those that stay apart twice.
+    across units, such as LayerNorm, would see those that stay apart twice. All that are named were
+    wider at once in a run.
     """
 
     def proved(groups: Iterable[str]) -> bool:
@@ -160,9 +161,13 @@ def widenable(
         if group not in nested
         and all((name, axis) in role and _is_flat(spec, name, axis) for name, axis in axes)
     ]
-    if candidates and not proved(candidates):
-        candidates = [group for group in candidates if proved([group])]
-    return candidates
+    if not candidates or proved(candidates):
+        return candidates
+    found: list[str] = []
+    for group in candidates:
+        if proved([*found, group]):
+            found.append(group)
+    return found
 
 
 def _is_flat(spec: PermutationSpec, name: str, axis: int) -> bool:

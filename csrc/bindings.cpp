@@ -7,14 +7,17 @@
 
 namespace py = pybind11;
 
-void register_assignment(py::module_& m);   // bindings/assignment.cpp
-void register_correlation(py::module_& m);  // bindings/correlation.cpp
-void register_gather(py::module_& m);       // bindings/gather.cpp
+// Each by the file of its name.
+void register_assignment(py::module_& m);
+void register_correlation(py::module_& m);
+void register_device_assignment(py::module_& m);
+void register_gather(py::module_& m);
 
 // Nothing here is shared between calls, so threads need no GIL to keep them apart.
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_assignment(m);
   register_correlation(m);
+  register_device_assignment(m);
   register_gather(m);
   m.def("cuda_built", &fastrebasin::cuda::built);
 }

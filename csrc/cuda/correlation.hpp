@@ -4,11 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-struct CUstream_st;
+#include "cuda/stream.hpp"
 
 namespace fastrebasin::cuda {
-
-using Stream = CUstream_st*;
 
 enum class Element : int { float32, bfloat16, float16 };
 

@@ -29,6 +29,21 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
         "launch a kernel");
 }
 
+// Lets a kernel use more shared memory than all kernels may.
+template <typename... Parameters>
+void allow_shared_memory(void (*kernel)(Parameters...), std::size_t bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+        "give a kernel shared memory");
+}
+
+// The most that a block can be allowed on a device.
+inline std::size_t most_shared_memory(int device) {
+  int bytes = 0;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "tell a device's shared memory");
+  return std::size_t(bytes);
+}
+
 // Makes a device current, and the former one at its end.
 class OnDevice {
  public:

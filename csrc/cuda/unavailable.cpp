@@ -2,17 +2,26 @@
 
 #include <stdexcept>
 
+#include "cuda/assignment.hpp"
 #include "cuda/correlation.hpp"
 #include "cuda/device.hpp"
 
 namespace fastrebasin::cuda {
 
+namespace {
+
+[[noreturn]] void refuse() {
+  throw std::runtime_error("this build of fastrebasin has no CUDA kernels");
+}
+
+}  // namespace
+
 bool built() noexcept { return false; }
 
 std::size_t workspace_bytes(const std::vector<CrossMoments>&) { return 0; }
+std::size_t workspace_bytes(const std::vector<AssignmentStack>&) { return 0; }
 
-void add_cross_moments(const std::vector<CrossMoments>&, void*, int, Stream) {
-  throw std::runtime_error("this build of fastrebasin has no CUDA kernels");
-}
+void add_cross_moments(const std::vector<CrossMoments>&, void*, int, Stream) { refuse(); }
+void solve_assignments(const std::vector<AssignmentStack>&, bool, void*, int, Stream) { refuse(); }
 
 }  // namespace fastrebasin::cuda

@@ -17,8 +17,9 @@ import torch
 from fastrebasin import _core
 
 __all__ = [
-    "CrossMoments", "Solutions", "as_array", "cross_moments", "cuda_built", "gather_kernels",
-    "has_cross_moments", "linear_sum_assignment", "solve_assignments",
+    "CrossMoments", "DeviceSolutions", "Solutions", "as_array", "cross_moments", "cuda_built",
+    "gather_kernels", "has_cross_moments", "linear_sum_assignment", "solve_assignments",
+    "solve_device_assignments",
 ]  # fmt: skip
 
 # By the numbers that the core knows them by.
@@ -129,6 +130,55 @@ def solve_assignments(
         index, reason = failure
         raise ValueError(name(index) + reason)
     return [Solutions(*arrays) for arrays in solved]
+
+
+class DeviceSolutions(NamedTuple):
+    """What the core says of matrices of shape (batch, n, m) on a CUDA device, without waiting."""
+
+    col4row: torch.Tensor  # (batch, n) int64; -1 for a row that is left over
+    row_duals: torch.Tensor  # (batch, n) float64
+    col_duals: torch.Tensor  # (batch, m) float64
+    gap: torch.Tensor  # (batch) float64
+    status: torch.Tensor  # (batch) int32: 0 solved, 1 an entry isn't valid, 2 infeasible
+
+
+def solve_device_assignments(
+    stacks: Sequence[torch.Tensor],
+    warm: Sequence[tuple[torch.Tensor, torch.Tensor] | None],
+    maximize: bool,
+) -> list[DeviceSolutions]:
+    """Solve all matrices of all stacks on their CUDA device, on its current stream.
+
+    Each stack has shape (batch, n, m) with n <= m, float32 or float64, and contiguous rows. Its
+    warm start is (col4row, col_duals) of former results of shape (batch, n); it only counts for
+    square matrices.
+    """
+    device = stacks[0].device
+    found, given = [], []
+    for costs, former in zip(stacks, warm, strict=True):
+        batch, n, m = costs.shape
+        new = torch.empty if n else torch.zeros  # the core leaves out what is empty
+        numbers = new(batch * (n + m + 1), dtype=torch.float64, device=device)
+        row_duals, col_duals, gap = numbers.split([batch * n, batch * m, batch])
+        solution = DeviceSolutions(
+            torch.empty(batch, n, dtype=torch.int64, device=device),
+            row_duals.view(batch, n),
+            col_duals.view(batch, m),
+            gap,
+            new(batch, dtype=torch.int32, device=device),
+        )
+        shape = (batch, n, m, costs.stride(0), costs.stride(1))
+        start = (0, 0) if former is None else (former[0].data_ptr(), former[1].data_ptr())
+        address = costs.data_ptr(), costs.dtype == torch.float64
+        given.append((*address, shape, start, tuple(t.data_ptr() for t in solution)))
+        found.append(solution)
+    room = _core.device_assignments_workspace(given)
+    workspace = torch.empty(room, dtype=torch.uint8, device=device)
+    stream = torch.cuda.current_stream(device)
+    _core.solve_device_assignments(
+        given, maximize, workspace.data_ptr(), stream.device_index, stream.cuda_stream
+    )
+    return found
 
 
 class CrossMoments(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 
 from fastrebasin import _native
 from fastrebasin._costs import Costs, as_costs
+from fastrebasin.assignment_result import Assignment, check_axes, check_start
+from fastrebasin.device_assignment import DeviceStack, as_device_stack, solve_stacks
 
 __all__ = ["Assignment", "linear_sum_assignment", "solve_assignment"]
 
@@ -31,7 +32,7 @@ def linear_sum_assignment(
 
     Args:
         cost_matrix: shape (n, m), any real dtype and strides; an array, anything NumPy makes one
-            of, or a torch CPU tensor. Computed with float64 duals. An entry of +inf (-inf with
+            of, or a torch tensor. Computed with float64 duals, on a CUDA tensor's device. An entry of +inf (-inf with
             `maximize`) forbids its pair.
         maximize: find the assignment of largest instead of smallest sum.
 
@@ -60,33 +61,16 @@ def linear_sum_assignment(
     pairs = _native.linear_sum_assignment(cost_matrix, maximize, torch.get_num_threads())
     if pairs is not None:  # the usual case, in which every check in Python would be felt
         return pairs
+    if isinstance(cost_matrix, torch.Tensor) and cost_matrix.is_cuda:
+        if cost_matrix.ndim != 2:
+            raise ValueError(f"expected a matrix (2-D array), got a {cost_matrix.ndim} array")
+        stack = as_device_stack(cost_matrix, None, "cost_matrix", "", (2,))
+        found = solve_stacks([stack], bool(maximize), _unnamed)[0]
+        return found.row_ind, found.col_ind
     if isinstance(cost_matrix, torch.Tensor):
         rows, cols = _pairs(_native.as_array(cost_matrix, "cost_matrix"), maximize)
         return torch.from_numpy(rows), torch.from_numpy(cols)
     return _pairs(np.asarray(cost_matrix), maximize)
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """An optimal assignment and its proof.
-
-    Attributes:
-        row_ind, col_ind: int64 vectors of length min(n, m), `row_ind` ascending.
-        row_duals, col_duals: float64 vectors of length n and m; up to rounding, their sums never
-            exceed the costs (never fall below them when maximising), and equal them on the pairs.
-        objective: sum of the pairs' costs, in float64.
-        gap: bound on how far the objective can be from the optimum, in float64, computed from
-            `col_duals` alone; zero, or what rounding makes of it.
-
-    Arrays are torch tensors if the cost was one. A batch has a leading axis on all of them.
-    """
-
-    row_ind: Any
-    col_ind: Any
-    row_duals: Any
-    col_duals: Any
-    objective: Any
-    gap: Any
 
 
 _Matrix = npt.NDArray[Any] | torch.Tensor
@@ -184,10 +168,21 @@ class _Stack(NamedTuple):
         return Assignment(*(fields if self.is_batch else (field[0] for field in fields)))
 
 
-def _solve(stacks: list[_Stack], maximize: bool, name: Callable[[int], str]) -> list[Assignment]:
-    values = [stack.costs.values for stack in stacks]
-    solved = _native.solve_assignments(values, [stack.warm for stack in stacks], maximize, name)
-    return [stack.assignment(parts) for stack, parts in zip(stacks, solved, strict=True)]
+def _solve(
+    stacks: Sequence[_Stack | DeviceStack], maximize: bool, name: Callable[[int], str]
+) -> list[Assignment]:
+    on_device = [stack for stack in stacks if isinstance(stack, DeviceStack)]
+    here = [stack for stack in stacks if isinstance(stack, _Stack)]
+    if on_device and here:
+        raise ValueError(
+            f"cost must lie on one device, got {len(here)} matrices on the CPU and "
+            f"{len(on_device)} on {on_device[0].costs.device}"
+        )
+    if on_device:
+        return solve_stacks(on_device, maximize, name)
+    values = [stack.costs.values for stack in here]
+    solved = _native.solve_assignments(values, [stack.warm for stack in here], maximize, name)
+    return [stack.assignment(parts) for stack, parts in zip(here, solved, strict=True)]
 
 
 def _matrix(index: int) -> str:
@@ -205,7 +200,7 @@ def _is_list_of_matrices(cost: object) -> bool:
     )
 
 
-def _as_stacks(costs: Sequence[object], starts: object) -> list[_Stack]:
+def _as_stacks(costs: Sequence[object], starts: object) -> list[_Stack | DeviceStack]:
     """Return a stack for each matrix of a list; reports all that don't fit at once."""
     if not isinstance(starts, (list, tuple)) or len(starts) != len(costs):
         came = f"{len(starts)}" if isinstance(starts, (list, tuple)) else type(starts).__name__
@@ -225,13 +220,13 @@ def _as_stacks(costs: Sequence[object], starts: object) -> list[_Stack]:
 
 def _as_stack(
     cost: Any, start: object, argument: str, start_argument: str, ndims: tuple[int, ...] = (2, 3)
-) -> _Stack:
+) -> _Stack | DeviceStack:
     is_tensor = isinstance(cost, torch.Tensor)
+    if is_tensor and cost.is_cuda:
+        return as_device_stack(cost, start, argument, start_argument, ndims)
     array = _native.as_array(cost, argument) if is_tensor else np.asarray(cost)
     values, shift = as_costs(array, argument)
-    if values.ndim not in ndims:
-        wanted = "a matrix or a batch of them" if 3 in ndims else "a matrix"
-        raise ValueError(f"{argument} must be {wanted}, got {values.ndim} axes")
+    check_axes(values.ndim, ndims, argument)
     warm = None if start is None else _warm(start, values.shape, start_argument)
     is_batch = values.ndim == 3
     if not is_batch:
@@ -240,18 +235,13 @@ def _as_stack(
 
 
 def _warm(start: object, shape: tuple[int, ...], argument: str) -> _native.WarmStart | None:
-    if not isinstance(start, Assignment):
-        raise TypeError(f"{argument} must be an Assignment, got {type(start).__name__}")
-    found = (*np.shape(start.row_duals), *np.shape(start.col_duals)[-1:])
-    pairs = (*shape[:-2], min(shape[-2:]))
-    if found != shape or np.shape(start.col_ind) != pairs:
-        raise ValueError(f"{argument} must be of a problem of shape {shape}, got {found}")
+    former = check_start(start, shape, argument)
     if shape[-2] != shape[-1]:
         return None  # the core starts others cold
     stacked = (shape[0] if len(shape) == 3 else 1, shape[-1])
     return (
-        np.asarray(start.col_ind, np.int64).reshape(stacked),
-        np.asarray(start.col_duals, np.float64).reshape(stacked),
+        np.asarray(former.col_ind, np.int64).reshape(stacked),
+        np.asarray(former.col_duals, np.float64).reshape(stacked),
     )
 
 

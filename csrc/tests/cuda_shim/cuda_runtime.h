@@ -4,6 +4,7 @@
 // a host compiler, from the same files: found in place of NVIDIA's header of this name. Device
 // memory is the host's.
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -143,6 +144,21 @@ inline float __uint_as_float(unsigned bits) {
   return value;
 }
 
+inline double __longlong_as_double(long long bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline long long __double_as_longlong(double value) {
+  long long bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
 inline unsigned __float_as_uint(float value) {
   unsigned bits;
   std::memcpy(&bits, &value, sizeof bits);
@@ -171,18 +187,30 @@ void fail(cudaError_t error, int calls = 0);
 cudaError_t outcome();
 // Whether the runtime knows of a device: without one every call fails.
 int current_device();
-cudaError_t launchable(const cudaLaunchConfig_t& config);
+cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config);
+// Lets a kernel use so much shared memory.
+cudaError_t allow(const void* kernel, int shared_bytes);
 
 }  // namespace cuda_shim
+
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 
 const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+
+template <typename... Parameters>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute, int value) {
+  return cuda_shim::allow(reinterpret_cast<const void*>(kernel), value);
+}
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  if (const cudaError_t error = cuda_shim::launchable(*config); error != cudaSuccess) return error;
+  const cudaError_t error = cuda_shim::launchable(reinterpret_cast<const void*>(kernel), *config);
+  if (error != cudaSuccess) return error;
   const dim3 grid = config->gridDim, block = config->blockDim;
   cuda_shim::run({grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, config->dynamicSmemBytes,
                  [&] { kernel(Parameters(arguments)...); });

@@ -2,12 +2,18 @@
 
 #include <cuda_runtime.h>
 
+#include <map>
+
 namespace cuda_shim {
 namespace {
 
 thread_local cudaError_t failure = cudaSuccess;
 thread_local int calls_before_failure = 0;
 thread_local int device = 0;
+thread_local std::map<const void*, int> allowed;  // of shared memory, for each kernel
+
+// Of shared memory: what a kernel may always use, and what it can be allowed.
+constexpr int usual_shared_bytes = 48 * 1024, most_shared_bytes = 227 * 1024;
 
 }  // namespace
 
@@ -24,14 +30,23 @@ cudaError_t outcome() {
 int current_device() { return device; }
 
 // The limits of every device, and what needs no leave to be launched.
-cudaError_t launchable(const cudaLaunchConfig_t& config) {
+cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config) {
   if (const cudaError_t error = outcome(); error != cudaSuccess) return error;
   const dim3 grid = config.gridDim, block = config.blockDim;
   const auto volume = [](const dim3& d) { return std::uint64_t{d.x} * d.y * d.z; };
   if (volume(grid) == 0 || volume(block) == 0 || volume(block) > 1024 || block.z > 64 ||
       grid.x > 0x7FFFFFFF || grid.y > 65535 || grid.z > 65535)
     return cudaErrorInvalidConfiguration;
-  return config.dynamicSmemBytes > 48 * 1024 ? cudaErrorInvalidValue : cudaSuccess;
+  const auto found = allowed.find(kernel);
+  const int shared_bytes = found == allowed.end() ? usual_shared_bytes : found->second;
+  return int(config.dynamicSmemBytes) > shared_bytes ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+cudaError_t allow(const void* kernel, int shared_bytes) {
+  if (const cudaError_t error = outcome(); error != cudaSuccess) return error;
+  if (shared_bytes > most_shared_bytes) return cudaErrorInvalidValue;
+  allowed[kernel] = shared_bytes;
+  return cudaSuccess;
 }
 
 }  // namespace cuda_shim
@@ -56,4 +71,9 @@ cudaError_t cudaSetDevice(int device) {
   const cudaError_t error = cuda_shim::outcome();
   if (error == cudaSuccess) cuda_shim::device = device;
   return error;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = cuda_shim::most_shared_bytes;
+  return cuda_shim::outcome();
 }

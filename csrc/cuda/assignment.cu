@@ -1,0 +1,275 @@
+// Exact linear assignment on the device, of many problems of mixed sizes at once.
+//
+// The stages are those of csrc/cpu, made for a device: rows and columns that are dead are set
+// aside, each row's cheapest columns are listed, an auction finds prices to start from, shortest
+// augmenting paths complete the assignment, and a pass over the matrix proves it. Passes over the
+// matrix have a warp for each row, and so the whole device; all between them is the work of one
+// block for each problem, which has the prices in its shared memory.
+
+#include <algorithm>
+
+#include "cuda/assignment.hpp"
+#include "cuda/assignment/solver.cuh"
+#include "cuda/assignment/stages.cuh"
+#include "cuda/launch.cuh"
+
+namespace fastrebasin::cuda {
+namespace {
+
+// Threads of a block that makes a pass, a warp for each row.
+constexpr int pass_threads = 256;
+constexpr int pass_rows = pass_threads / warp_lanes;
+// Stacks in one launch: as many as its arguments have room for.
+constexpr int most_stacks = 24;
+
+// A stack of problems, and where its blocks begin in a launch of each kind.
+struct Task {
+  AssignmentStack stack;
+  char* workspace;
+  std::size_t problem_bytes;
+  std::int64_t first_problem, first_row_block, first_column_block;
+  int row_blocks, column_blocks;  // of each problem
+};
+
+struct Group {
+  Task tasks[most_stacks];
+  int count;
+  bool maximize;
+  std::int64_t problems, row_blocks, column_blocks;
+  std::int64_t most_rows, most_cols;
+};
+static_assert(sizeof(Group) <= 4096, "the arguments of a launch have no more room");
+
+template <typename T>
+std::size_t problem_bytes(const AssignmentStack& stack) {
+  Room room(nullptr);
+  Problem<T>(room, int(stack.rows), int(stack.cols));
+  return room.taken();
+}
+
+std::size_t problem_bytes(const AssignmentStack& stack) {
+  return stack.is_double ? problem_bytes<double>(stack) : problem_bytes<float>(stack);
+}
+
+template <typename T>
+__device__ Problem<T> problem_of(const Task& task, std::int64_t index, bool maximize) {
+  const AssignmentStack& stack = task.stack;
+  Room room(task.workspace + index * task.problem_bytes);
+  Problem<T> problem(room, int(stack.rows), int(stack.cols));
+  problem.costs = static_cast<const T*>(stack.costs) + index * stack.batch_stride;
+  problem.row_stride = stack.row_stride;
+  problem.sign = maximize ? T(-1) : T(1);
+  return problem;
+}
+
+// The task of a block, by where the blocks of each begin.
+__device__ const Task& task_of(const Group& group, std::int64_t Task::* first, std::int64_t block) {
+  int number = 0;
+  while (number + 1 < group.count && group.tasks[number + 1].*first <= block) ++number;
+  return group.tasks[number];
+}
+
+__device__ bool is_solvable(const State& state) { return !state.invalid && !state.infeasible; }
+
+template <typename T>
+__global__ void __launch_bounds__(pass_threads) start_all(const __grid_constant__ Group group) {
+  const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
+  const std::int64_t index = blockIdx.x - task.first_problem;
+  const AssignmentStack& stack = task.stack;
+  Former former{nullptr, nullptr};
+  if (stack.warm_col4row)
+    former = {stack.warm_col4row + index * stack.rows, stack.warm_col_duals + index * stack.cols};
+  start(problem_of<T>(task, index, group.maximize), former, shared_memory<double[most_warps]>());
+}
+
+// Calls visit(problem, row) for the row of each warp.
+template <typename T, typename Visit>
+__device__ void visit_rows(const Group& group, Visit visit) {
+  const Task& task = task_of(group, &Task::first_row_block, blockIdx.x);
+  const std::int64_t block = blockIdx.x - task.first_row_block;
+  const int row = int(block % task.row_blocks) * pass_rows + threadIdx.x / warp_lanes;
+  if (row >= task.stack.rows) return;
+  visit(problem_of<T>(task, block / task.row_blocks, group.maximize), row);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(pass_threads) inspect_rows(const __grid_constant__ Group group) {
+  visit_rows<T>(group, [](const Problem<T>& problem, int row) { inspect(problem, row); });
+}
+
+template <typename T>
+__global__ void __launch_bounds__(1024) find_all_dead_columns(const __grid_constant__ Group group) {
+  const Task& task = task_of(group, &Task::first_column_block, blockIdx.x);
+  const std::int64_t block = blockIdx.x - task.first_column_block;
+  find_dead_columns(problem_of<T>(task, block / task.column_blocks, group.maximize),
+                    int(block % task.column_blocks) * warp_lanes, shared_memory<int[warp_lanes]>());
+}
+
+template <typename T>
+__global__ void __launch_bounds__(pass_threads)
+    set_aside_all_dead_columns(const __grid_constant__ Group group) {
+  const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
+  set_aside_dead_columns(problem_of<T>(task, blockIdx.x - task.first_problem, group.maximize),
+                         shared_memory<double[most_warps]>());
+}
+
+template <typename T>
+__global__ void __launch_bounds__(pass_threads) list_rows(const __grid_constant__ Group group) {
+  visit_rows<T>(group, [](const Problem<T>& problem, int row) {
+    if (is_solvable(*problem.state) && !problem.is_dead_row(row)) list_row(problem, row);
+  });
+}
+
+// The pairs of a former result; a dead column stands for all. By a block.
+template <typename T>
+__device__ void take_pairs(Problem<T>& problem, const AssignmentStack& stack, std::int64_t index) {
+  Columns& columns = problem.columns;
+  for_each_thread(problem.cols + 1, [&](int j) { columns.holder[j] = none; });
+  for_each_thread(problem.rows, [&](int row) { columns.partner[row] = none; });
+  __syncthreads();
+  if (!problem.state->warm) return;
+  for_each_thread(problem.rows, [&](int row) {
+    const std::int64_t col = stack.warm_col4row[index * stack.rows + row];
+    if (problem.is_dead_row(row) || col < 0 || col >= problem.cols) return;
+    problem.pair_cost[row] = problem.cost(row, int(col));
+    const bool dead = columns.price[col] == -infinity;
+    if (!dead && atomicCAS(&columns.holder[col], none, row) != none) return;
+    columns.partner[row] = dead ? problem.cols : int(col);
+  });
+  __syncthreads();
+}
+
+// A block for each problem. Meant for hundreds of rows to some ten thousand.
+template <typename T>
+__global__ void __launch_bounds__(1024)
+    solve_all(const __grid_constant__ Group group, std::size_t shared_bytes) {
+  Block<T>& block = shared_memory<Block<T>>();
+  const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
+  const std::int64_t index = blockIdx.x - task.first_problem;
+  if (threadIdx.x == 0) {
+    block.problem = problem_of<T>(task, index, group.maximize);
+    block.stale = block.dead_out = block.dead_left = 0;
+  }
+  __syncthreads();
+  Problem<T>& problem = block.problem;
+  if (!is_solvable(*problem.state)) return;
+  const Columns slow = problem.columns;
+  Room room(reinterpret_cast<char*>(&block + 1));
+  const Columns fast(room, problem.rows, problem.cols);
+  const bool is_fast = sizeof(Block<T>) + room.taken() <= shared_bytes;
+  if (is_fast) {
+    for_each_thread(problem.cols + 1, [&](int j) { fast.price[j] = slow.price[j]; });
+    __syncthreads();
+    if (threadIdx.x == 0) problem.columns = fast;
+    __syncthreads();
+  }
+  take_pairs(problem, task.stack, index);
+  Solver<T>(block).run();
+  if (!is_fast) return;
+  for_each_thread(problem.cols + 1, [&](int j) {
+    slow.price[j] = fast.price[j];
+    slow.holder[j] = fast.holder[j];
+  });
+  for_each_thread(problem.rows, [&](int row) { slow.partner[row] = fast.partner[row]; });
+}
+
+template <typename T>
+__global__ void __launch_bounds__(pass_threads) certify_rows(const __grid_constant__ Group group) {
+  visit_rows<T>(group, [](const Problem<T>& problem, int row) {
+    if (is_solvable(*problem.state)) certify(problem, row);
+  });
+}
+
+template <typename T>
+__global__ void __launch_bounds__(pass_threads) report_all(const __grid_constant__ Group group) {
+  const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
+  const std::int64_t index = blockIdx.x - task.first_problem;
+  const AssignmentStack& stack = task.stack;
+  const Found found{stack.col4row + index * stack.rows, stack.row_duals + index * stack.rows,
+                    stack.col_duals + index * stack.cols, stack.gap + index, stack.status + index};
+  report(problem_of<T>(task, index, group.maximize), found, shared_memory<double[most_warps]>());
+}
+
+std::int64_t quotient(std::int64_t dividend, std::int64_t divisor) {
+  return (dividend + divisor - 1) / divisor;
+}
+
+// Adds a stack to a group, whose workspace begins at `free`; returns where it ends.
+char* add(Group& group, const AssignmentStack& stack, char* free) {
+  Task& task = group.tasks[group.count++];
+  task.stack = stack;
+  task.workspace = free;
+  task.problem_bytes = problem_bytes(stack);
+  task.row_blocks = int(quotient(stack.rows, pass_rows));
+  task.column_blocks = int(quotient(stack.cols, warp_lanes));
+  task.first_problem = group.problems;
+  task.first_row_block = group.row_blocks;
+  task.first_column_block = group.column_blocks;
+  group.problems += stack.batch;
+  group.row_blocks += stack.batch * task.row_blocks;
+  group.column_blocks += stack.batch * task.column_blocks;
+  group.most_rows = std::max(group.most_rows, stack.rows);
+  group.most_cols = std::max(group.most_cols, stack.cols);
+  return free + stack.batch * task.problem_bytes;
+}
+
+// As many threads as there are rows, in a power of two that a block can have.
+unsigned threads_for(std::int64_t rows) {
+  unsigned threads = 64;
+  while (threads < 1024 && threads < rows) threads *= 2;
+  return threads;
+}
+
+template <typename T>
+void run(const Group& group, int device, Stream stream) {
+  constexpr std::size_t parts = most_warps * sizeof(double);
+  const auto problems = unsigned(group.problems), rows = unsigned(group.row_blocks);
+  const auto columns = unsigned(group.column_blocks);
+  const unsigned threads = threads_for(group.most_rows);
+  Room room(nullptr);
+  Columns(room, int(group.most_rows), int(group.most_cols));
+  const std::size_t shared = std::min(sizeof(Block<T>) + room.taken(), most_shared_memory(device));
+  allow_shared_memory(solve_all<T>, shared);
+  launch(start_all<T>, problems, pass_threads, parts, stream, group);
+  launch(inspect_rows<T>, rows, pass_threads, 0, stream, group);
+  launch(find_all_dead_columns<T>, columns, threads, parts, stream, group);
+  launch(set_aside_all_dead_columns<T>, problems, pass_threads, parts, stream, group);
+  launch(list_rows<T>, rows, pass_threads, 0, stream, group);
+  launch(solve_all<T>, problems, threads, shared, stream, group, shared);
+  launch(certify_rows<T>, rows, pass_threads, 0, stream, group);
+  launch(report_all<T>, problems, pass_threads, parts, stream, group);
+}
+
+template <typename T>
+void run_all(const std::vector<AssignmentStack>& stacks, bool maximize, char* workspace, int device,
+             Stream stream) {
+  Group group{};
+  char* free = workspace;
+  for (const AssignmentStack& stack : stacks) {
+    if (stack.is_double != std::is_same_v<T, double> || stack.batch * stack.rows == 0) continue;
+    group.maximize = maximize;
+    free = add(group, stack, free);
+    if (group.count < most_stacks) continue;
+    run<T>(group, device, stream);
+    group = Group{};
+    free = workspace;
+  }
+  if (group.count > 0) run<T>(group, device, stream);
+}
+
+}  // namespace
+
+std::size_t workspace_bytes(const std::vector<AssignmentStack>& stacks) {
+  std::size_t bytes = 0;
+  for (const AssignmentStack& stack : stacks) bytes += stack.batch * problem_bytes(stack);
+  return bytes;
+}
+
+void solve_assignments(const std::vector<AssignmentStack>& stacks, bool maximize, void* workspace,
+                       int device, Stream stream) {
+  const OnDevice on(device);
+  run_all<float>(stacks, maximize, static_cast<char*>(workspace), device, stream);
+  run_all<double>(stacks, maximize, static_cast<char*>(workspace), device, stream);
+}
+
+}  // namespace fastrebasin::cuda

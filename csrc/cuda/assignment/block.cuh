@@ -1,0 +1,92 @@
+#pragma once
+
+// What the threads of a block share while they solve a problem.
+
+#include <cuda_runtime.h>
+
+#include "cuda/assignment/candidates.cuh"
+#include "cuda/assignment/numbers.cuh"
+#include "cuda/assignment/problem.cuh"
+
+namespace fastrebasin::cuda {
+
+constexpr int most_warps = 32;
+constexpr int most_samples = 256;
+
+template <typename T>
+struct Block {
+  Problem<T> problem;
+  int counts[3];          // of the rows in queues
+  int stale;              // rows to be listed anew, in the last queue
+  int out;                // rows that have a dead column
+  int wanting_out[2];     // and those that bid for one, in even and odd rounds
+  int dead_out;           // dead rows that have one
+  int dead_left;          // dead rows without a column
+  int whole_count[2];     // of the rows in the last queue, which a search reads whole
+  Bits end, open, whole;  // distances of the nearest column of each kind
+  int first_end, ends;
+  int path_rows;
+  int open_class;  // whether a search goes on from the rows that have a dead column
+  Bits highest;    // price, as ordered bits
+  double spread;
+  double samples[most_samples];
+  double parts[most_warps];
+  int ranks[most_warps];
+};
+
+// Calls body(index) for 0 to count - 1, by all threads.
+template <typename Body>
+__device__ void for_each_thread(int count, Body body) {
+  for (int at = threadIdx.x; at < count; at += blockDim.x) body(at);
+}
+
+// Calls body(index, rank) for those 0 to count - 1 for which is_one(index), where rank is how many
+// there are before; returns how many there are.
+template <typename IsOne, typename Body>
+__device__ int for_each_ranked(int count, int* parts, IsOne is_one, Body body) {
+  int before = 0;
+  for (int first = 0; first < count; first += blockDim.x) {
+    const int at = first + threadIdx.x;
+    const bool one = at < count && is_one(at);
+    const Rank rank = block_rank(one, parts);
+    if (one) body(at, before + rank.before);
+    before += rank.all;
+  }
+  return before;
+}
+
+__device__ inline void push(int* queue, int& count, int row) { queue[atomicAdd(&count, 1)] = row; }
+
+// Lists the rows of the last queue at the present prices. All threads meet.
+template <typename T>
+__device__ void list_stale(Block<T>& block) {
+  Problem<T>& problem = block.problem;
+  for_each_warp(problem.queues[2], block.stale, [&](int row) { list_row(problem, row); });
+  __syncthreads();
+  if (threadIdx.x == 0) block.stale = 0;
+}
+
+// Finds the best reduced cost of rows, 0 to count - 1 of `row_of`; lists them anew where their
+// lists don't tell any more. All threads meet.
+template <typename T, typename RowOf>
+__device__ void find_best(Block<T>& block, int count, RowOf row_of) {
+  Problem<T>& problem = block.problem;
+  const int teams = blockDim.x / team_lanes, team = threadIdx.x / team_lanes;
+  for (int pass = 0; pass < 2; ++pass) {
+    for (int first = 0; first < count; first += teams) {
+      const int row = first + team < count ? row_of(first + team) : none;
+      const Choice choice = choose(problem, row);
+      if (row == none || !leads_team()) continue;
+      const double outside = problem.outside();
+      const double best = outside < choice.best ? outside : choice.best;
+      problem.best[row] = choice.best;
+      if (pass == 0 && best > problem.lists.bound[row]) push(problem.queues[2], block.stale, row);
+    }
+    __syncthreads();
+    if (block.stale == 0) return;
+    list_stale(block);
+    __syncthreads();
+  }
+}
+
+}  // namespace fastrebasin::cuda

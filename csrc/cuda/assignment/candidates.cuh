@@ -1,0 +1,172 @@
+#pragma once
+
+// Lists of each row's cheapest columns: made by the lanes of a warp, read by teams of lanes.
+
+#include <cuda_runtime.h>
+
+#include "cuda/assignment/numbers.cuh"
+#include "cuda/assignment/problem.cuh"
+
+namespace fastrebasin::cuda {
+
+// So many of the 64 groups of a row's columns have their cheapest listed: about 44 columns then lie
+// below the bound.
+constexpr int listed_groups = 32;
+// Lanes that look at one row together.
+constexpr int team_lanes = 8;
+
+// Calls visit(column, reduced cost) for all columns of a row, as many lanes at a time; a lane that
+// has none left gets an infinite one. Rows begin in different places, so that of many equal columns
+// they find different ones.
+template <typename T, typename Visit>
+__device__ void for_each_col(const Problem<T>& problem, int row, Visit visit) {
+  const int lane = threadIdx.x % warp_lanes;
+  const int chunks = (problem.cols + warp_lanes - 1) / warp_lanes;
+  const T* costs = problem.costs + row * problem.row_stride;
+  const double* price = problem.columns.price;
+  int chunk = int(row * 40503u % unsigned(chunks));
+#pragma unroll 8
+  for (int k = 0; k < chunks; ++k) {
+    const int col = chunk * warp_lanes + lane;
+    const bool inside = col < problem.cols;
+    visit(col, inside ? double(problem.sign * costs[col]) - price[col] : infinity);
+    chunk = chunk + 1 == chunks ? 0 : chunk + 1;
+  }
+}
+
+// The least number that `wanted` of a warp's numbers, two of each lane, don't exceed.
+__device__ inline double order_statistic(const double (&numbers)[2], int wanted) {
+  const int lane = threadIdx.x % warp_lanes;
+  int rank[2] = {};
+  for (int other = 0; other < warp_lanes; ++other)
+    for (int k = 0; k < 2; ++k) {
+      const double number = __shfl_sync(all_lanes, numbers[k], other);
+      for (int own = 0; own < 2; ++own) {
+        const bool first = k == own ? other < lane : k < own;
+        rank[own] += number < numbers[own] || (number == numbers[own] && first);
+      }
+    }
+  const unsigned found[2] = {__ballot_sync(all_lanes, rank[0] == wanted - 1),
+                             __ballot_sync(all_lanes, rank[1] == wanted - 1)};
+  const double number = found[0] ? numbers[0] : numbers[1];
+  return __shfl_sync(all_lanes, number, __ffs(found[0] ? found[0] : found[1]) - 1);
+}
+
+// Writes the columns up to a bound to a row's list, as far as there is room; returns their number.
+template <typename T>
+__device__ int collect(const Problem<T>& problem, int row, double bound) {
+  const unsigned earlier = (1u << threadIdx.x % warp_lanes) - 1;
+  const std::int64_t first = std::int64_t{row} * list_capacity;
+  int count = 0;
+  for_each_col(problem, row, [&](int col, double reduced) {
+    const bool listed = reduced <= bound && reduced < infinity;
+    const unsigned ballot = __ballot_sync(all_lanes, listed);
+    const int at = count + __popc(ballot & earlier);
+    if (listed && at < list_capacity) {
+      problem.lists.cols[first + at] = col;
+      problem.lists.costs[first + at] = problem.cost(row, col);
+    }
+    count += __popc(ballot);
+  });
+  return count;
+}
+
+// Lists a row's candidates at the present prices.
+template <typename T>
+__device__ void list_row(const Problem<T>& problem, int row) {
+  double lowest[2] = {infinity, infinity};
+  for_each_col(problem, row, [&](int, double reduced) {
+    const double low = reduced < lowest[0] ? reduced : lowest[0];
+    lowest[0] = lowest[1];  // in turn
+    lowest[1] = low;
+  });
+  double bound = infinity;
+  int count = 0;
+  // Where too many columns are equal to the cheapest, some of them are listed.
+  for (int wanted = listed_groups; wanted > 0; wanted /= 2) {
+    bound = problem.cols <= list_capacity ? infinity : order_statistic(lowest, wanted);
+    count = collect(problem, row, bound);
+    if (count <= list_capacity) break;
+  }
+  if (threadIdx.x % warp_lanes == 0) {
+    problem.lists.bound[row] = bound;
+    problem.lists.count[row] = count < list_capacity ? count : list_capacity;
+  }
+  __syncwarp();
+}
+
+// The best of a row's candidates, and the reduced cost of the second best.
+struct Choice {
+  double best = infinity, second = infinity;
+  int slot = none;  // in the list
+  bool taken = true;
+};
+
+__device__ inline bool is_better(double value, bool taken, int slot, const Choice& than) {
+  if (value != than.best) return value < than.best;
+  if (taken != than.taken) return than.taken;
+  return slot < than.slot;
+}
+
+// By all lanes of a team; the row may be none. Of equal columns one that nobody has is better.
+template <typename T>
+__device__ Choice choose(const Problem<T>& problem, int row) {
+  Choice choice;
+  if (row != none) {
+    const Columns& columns = problem.columns;
+    const int* cols = problem.lists.cols + std::int64_t{row} * list_capacity;
+    const T* costs = problem.lists.costs + std::int64_t{row} * list_capacity;
+    const int count = problem.lists.count[row];
+#pragma unroll
+    for (int k = 0; k < list_capacity / team_lanes; ++k) {
+      const int slot = threadIdx.x % team_lanes + k * team_lanes;
+      if (slot >= count) break;
+      const int col = cols[slot];
+      const double reduced = double(costs[slot]) - columns.price[col];
+      const bool taken = columns.holder[col] != none;
+      if (is_better(reduced, taken, slot, choice)) {
+        choice = {reduced, choice.best, slot, taken};
+      } else {
+        choice.second = reduced < choice.second ? reduced : choice.second;
+      }
+    }
+  }
+  for (int offset = team_lanes / 2; offset; offset /= 2) {
+    const double best = __shfl_xor_sync(all_lanes, choice.best, offset);
+    const double second = __shfl_xor_sync(all_lanes, choice.second, offset);
+    const int slot = __shfl_xor_sync(all_lanes, choice.slot, offset);
+    const bool taken = __shfl_xor_sync(all_lanes, choice.taken, offset);
+    const bool better =
+        slot != none && (choice.slot == none || is_better(best, taken, slot, choice));
+    const double loser = better ? choice.best : best;
+    choice.second = choice.second < second ? choice.second : second;
+    choice.second = choice.second < loser ? choice.second : loser;
+    if (better) {
+      choice.best = best;
+      choice.slot = slot;
+      choice.taken = taken;
+    }
+  }
+  return choice;
+}
+
+// Calls body(row) by each team for the rows of a queue; all lanes of a warp come along, with no row
+// once there are none left.
+template <typename Body>
+__device__ void for_each_team(const int* queue, int count, Body body) {
+  const int teams = blockDim.x / team_lanes, team = threadIdx.x / team_lanes;
+  const int first_of_warp = threadIdx.x / warp_lanes * (warp_lanes / team_lanes);
+  for (int first = 0; first + first_of_warp < count; first += teams)
+    body(first + team < count ? queue[first + team] : none);
+}
+
+// The same by each warp.
+template <typename Body>
+__device__ void for_each_warp(const int* queue, int count, Body body) {
+  for (int at = threadIdx.x / warp_lanes; at < count; at += blockDim.x / warp_lanes)
+    body(queue[at]);
+}
+
+__device__ inline bool leads_team() { return threadIdx.x % team_lanes == 0; }
+
+}  // namespace fastrebasin::cuda

@@ -1,0 +1,140 @@
+#pragma once
+
+// An assignment problem on the device: its costs, to be minimised, and what is known so far.
+//
+// Legend: price[j] = dual of column j; reduced cost of (i, j) = cost(i, j) - price[j]. The stages
+// keep what those of csrc/cpu do: assigned edges are tight, and prices never rise.
+//
+// Dead rows are constant. They care for prices alone, so any of them may have any of the columns
+// that are left when all others have theirs, if those are priced highest; columns left over in a
+// rectangular problem are as if dead rows had them, too. Dead columns are equal on all other rows;
+// they are one column with room for several rows: index `cols`. Index `rows` stands for all dead
+// rows.
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cuda/assignment/numbers.cuh"
+
+namespace fastrebasin::cuda {
+
+constexpr int list_capacity = 64;
+
+// What all blocks must know of a problem.
+struct State {
+  int invalid, infeasible;  // flags
+  int first_live_row, live_rows;
+  int first_dead_col, dead_cols;
+  double dead_cost;  // of a dead column to every row that isn't dead
+  int warm;          // whether there are prices to start from
+};
+
+// Takes pieces off a workspace, or finds out how much they take.
+class Room {
+ public:
+  __host__ __device__ explicit Room(char* begin) : begin_(begin) {}
+
+  template <typename T>
+  __host__ __device__ T* take(std::int64_t count) {
+    T* piece = reinterpret_cast<T*>(begin_ + taken_);
+    taken_ += (count * sizeof(T) + alignment - 1) / alignment * alignment;
+    return piece;
+  }
+  __host__ __device__ std::size_t taken() const { return taken_; }
+
+  static constexpr std::size_t alignment = 128;
+
+ private:
+  char* begin_;
+  std::size_t taken_ = 0;
+};
+
+// Of each column, and of all dead ones as one. The solving block has them in its shared memory
+// where there is room.
+struct Columns {
+  double* price;
+  Bits* distance;
+  Bits* mark;
+  int* holder;   // the row that has it, or none
+  int* partner;  // of each row, and of all dead ones: its column, or none
+  unsigned char* pending;
+
+  Columns() = default;
+  __host__ __device__ Columns(Room& room, int rows, int cols)
+      : price(room.take<double>(cols + 1)),
+        distance(room.take<Bits>(cols + 1)),
+        mark(room.take<Bits>(cols + 1)),
+        holder(room.take<int>(cols + 1)),
+        partner(room.take<int>(rows + 1)),
+        pending(room.take<unsigned char>(cols + 1)) {}
+};
+
+// The cheapest few columns of a row and what they cost; every other has at least the bound for its
+// reduced cost, for ever, as prices only fall.
+template <typename T>
+struct Lists {
+  int* cols;
+  T* costs;
+  double* bound;
+  int* count;
+
+  Lists() = default;
+  __host__ __device__ Lists(Room& room, int rows)
+      : cols(room.take<int>(std::int64_t{rows} * list_capacity)),
+        costs(room.take<T>(std::int64_t{rows} * list_capacity)),
+        bound(room.take<double>(rows)),
+        count(room.take<int>(rows)) {}
+};
+
+template <typename T>
+struct Problem {
+  const T* costs;
+  std::int64_t row_stride;
+  int rows, cols;
+  T sign;
+  State* state;
+  unsigned char *dead_row, *dead_col;
+  Columns columns;
+  Lists<T> lists;
+  // Of each row, for a stage or longer.
+  double* bid;       // its bid, or its distance from where a search begins
+  int* bid_col;      // for which column
+  T* bid_cost;       // at what cost
+  T* pair_cost;      // of the column that it has
+  double* best;      // its lowest reduced cost
+  double* whole_at;  // at which distance a search reads it whole
+  int* queues[3];    // of rows
+
+  Problem() = default;
+  __host__ __device__ Problem(Room& room, int rows, int cols)
+      : rows(rows),
+        cols(cols),
+        state(room.take<State>(1)),
+        dead_row(room.take<unsigned char>(rows + 1)),
+        dead_col(room.take<unsigned char>(cols)),
+        columns(room, rows, cols),
+        lists(room, rows),
+        bid(room.take<double>(rows)),
+        bid_col(room.take<int>(rows)),
+        bid_cost(room.take<T>(rows)),
+        pair_cost(room.take<T>(rows)),
+        best(room.take<double>(rows)),
+        whole_at(room.take<double>(rows)),
+        queues{room.take<int>(rows), room.take<int>(rows), room.take<int>(rows)} {}
+
+  __device__ T cost(int i, int j) const { return sign * costs[i * row_stride + j]; }
+  __device__ double reduced_cost(int i, int j) const {
+    return double(cost(i, j)) - columns.price[j];
+  }
+  __device__ bool is_dead_row(int i) const { return dead_row[i] != 0; }
+  // Dead rows, and those that a rectangular problem lacks.
+  __device__ int dead_rows() const { return cols - state->live_rows; }
+  // What any dead column costs a row, less its price; infinite if there are none.
+  __device__ double outside() const {
+    return state->dead_cols ? state->dead_cost - columns.price[cols] : infinity;
+  }
+};
+
+}  // namespace fastrebasin::cuda

@@ -1,0 +1,130 @@
+#pragma once
+
+// One problem from its lists to its assignment, by a block.
+
+#include <cuda_runtime.h>
+
+#include "cuda/assignment/auction.cuh"
+#include "cuda/assignment/block.cuh"
+#include "cuda/assignment/search.cuh"
+
+namespace fastrebasin::cuda {
+
+// Tolerances of the auction's phases, in units of the usual spread of a row's candidates; those of
+// the second row are for problems whose first phase doesn't settle, such as costs of rank one.
+constexpr int usual_phases = 3, hard_phases = 7;
+__device__ constexpr double usual_tolerances[usual_phases] = {0.3, 0.06, 0.012};
+__device__ constexpr double hard_tolerances[hard_phases] = {64, 16, 4, 1, 0.3, 0.06, 0.012};
+// A phase ends when so small a part of the rows is left.
+constexpr int few_rows = 64;
+constexpr int rounds_to_settle = 600, rounds_of_phase = 2000, rounds_of_reduction = 150;
+
+template <typename T>
+class Solver {
+ public:
+  __device__ explicit Solver(Block<T>& block) : block_(block), problem_(block.problem) {}
+
+  // Needs lists, prices, and the columns' and rows' partners of a former result, if any.
+  __device__ void run() {
+    measure_spread();
+    Auction<T> auction(block_);
+    if (!problem_.state->warm && block_.spread > 0) start(auction);
+    auction.phase(0, 0, rounds_of_reduction);
+    Search<T> search(block_);
+    const bool complete = search.assign_rows();
+    if (complete) search.assign_dead_rows();
+    if (!complete && threadIdx.x == 0) problem_.state->infeasible = 1;
+    if (complete) hand_out();
+  }
+
+ private:
+  __device__ void start(Auction<T>& auction) {
+    const double spread = block_.spread;
+    const int few = problem_.state->live_rows / few_rows;
+    if (auction.phase(usual_tolerances[0] * spread, few, rounds_to_settle) <= few) {
+      for (int k = 1; k < usual_phases; ++k)
+        auction.phase(usual_tolerances[k] * spread, few, rounds_of_phase);
+    } else {
+      for (int k = 0; k < hard_phases; ++k)
+        auction.phase(hard_tolerances[k] * spread, few, rounds_of_phase);
+    }
+  }
+
+  // The median, over some rows, of how far the candidates of a list are apart.
+  __device__ void measure_spread() {
+    const int rows = problem_.rows;
+    const int samples = rows < most_samples ? rows : most_samples;
+    for_each_thread(samples, [&](int k) {
+      const int row = int(std::int64_t{k} * rows / samples);
+      block_.samples[k] = problem_.is_dead_row(row) ? none : spread_of(row);
+    });
+    if (threadIdx.x == 0) block_.spread = 0;
+    __syncthreads();
+    double live = 0;
+    for_each_thread(samples, [&](int k) { live += block_.samples[k] >= 0; });
+    const int middle = int(block_sum(live, block_.parts)) / 2;
+    for_each_thread(samples, [&](int k) {
+      const double spread = block_.samples[k];
+      int lower = 0;
+      for (int other = 0; other < samples; ++other) {
+        const double it = block_.samples[other];
+        lower += it >= 0 && (it < spread || (it == spread && other < k));
+      }
+      if (spread >= 0 && lower == middle) block_.spread = spread;
+    });
+    __syncthreads();
+  }
+
+  __device__ double spread_of(int row) const {
+    const std::int64_t first = std::int64_t{row} * list_capacity;
+    double low = infinity, high = -infinity;
+    for (int slot = 0; slot < problem_.lists.count[row]; ++slot) {
+      const double reduced = double(problem_.lists.costs[first + slot]) -
+                             problem_.columns.price[problem_.lists.cols[first + slot]];
+      low = reduced < low ? reduced : low;
+      high = reduced > high ? reduced : high;
+    }
+    const double bound = problem_.lists.bound[row];
+    if (bound < infinity) high = bound;
+    return high > low ? high - low : 0;
+  }
+
+  // Gives each dead column and each dead row a partner of its own, in the order of their numbers.
+  __device__ void hand_out() {
+    Columns& columns = problem_.columns;
+    const int rows = problem_.rows, cols = problem_.cols;
+    Bits *dead = columns.mark, *kept = columns.distance;
+    for_each_ranked(
+        cols, block_.ranks, [&](int j) { return columns.price[j] == -infinity; },
+        [&](int j, int rank) { dead[rank] = j; });
+    __syncthreads();
+    for_each_ranked(
+        rows, block_.ranks, [&](int row) { return columns.partner[row] == cols; },
+        [&](int row, int rank) {
+          columns.partner[row] = int(dead[rank]);
+          columns.holder[dead[rank]] = row;
+        });
+    for_each_thread(block_.dead_out, [&](int k) { columns.holder[dead[block_.out + k]] = rows; });
+    __syncthreads();
+    for_each_ranked(
+        cols, block_.ranks, [&](int j) { return columns.holder[j] == rows; },
+        [&](int j, int rank) { kept[rank] = j; });
+    __syncthreads();
+    for_each_ranked(
+        rows, block_.ranks, [&](int row) { return problem_.is_dead_row(row); },
+        [&](int row, int rank) {
+          columns.partner[row] = int(kept[rank]);
+          columns.holder[kept[rank]] = row;
+        });
+    __syncthreads();
+    for_each_thread(cols, [&](int j) {
+      if (columns.holder[j] == rows) columns.holder[j] = none;
+    });
+    __syncthreads();
+  }
+
+  Block<T>& block_;
+  Problem<T>& problem_;
+};
+
+}  // namespace fastrebasin::cuda

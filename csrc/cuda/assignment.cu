@@ -59,6 +59,9 @@ __device__ Problem<T> problem_of(const Task& task, std::int64_t index, bool maxi
   problem.costs = static_cast<const T*>(stack.costs) + index * stack.batch_stride;
   problem.row_stride = stack.row_stride;
   problem.sign = maximize ? T(-1) : T(1);
+  constexpr std::size_t together = sizeof(typename Pack<T>::Vector);
+  problem.aligned = reinterpret_cast<std::uintptr_t>(problem.costs) % together == 0 &&
+                    stack.row_stride % Pack<T>::width == 0;
   return problem;
 }
 
@@ -71,15 +74,24 @@ __device__ const Task& task_of(const Group& group, std::int64_t Task::* first, s
 
 __device__ bool is_solvable(const State& state) { return !state.invalid && !state.infeasible; }
 
-template <typename T>
-__global__ void __launch_bounds__(pass_threads) start_all(const __grid_constant__ Group group) {
+// Calls visit(problem, stack, index in the stack) for the problem of each block.
+template <typename T, typename Visit>
+__device__ void visit_problem(const Group& group, Visit visit) {
   const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
   const std::int64_t index = blockIdx.x - task.first_problem;
-  const AssignmentStack& stack = task.stack;
-  Former former{nullptr, nullptr};
-  if (stack.warm_col4row)
-    former = {stack.warm_col4row + index * stack.rows, stack.warm_col_duals + index * stack.cols};
-  start(problem_of<T>(task, index, group.maximize), former, shared_memory<double[most_warps]>());
+  visit(problem_of<T>(task, index, group.maximize), task.stack, index);
+}
+
+__device__ Former former_of(const AssignmentStack& stack, std::int64_t index) {
+  if (!stack.warm_col4row) return {nullptr, nullptr};
+  return {stack.warm_col4row + index * stack.rows, stack.warm_col_duals + index * stack.cols};
+}
+
+template <typename T>
+__global__ void __launch_bounds__(pass_threads) start_all(const __grid_constant__ Group group) {
+  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
+    start(problem, former_of(stack, index), shared_memory<double[most_warps]>());
+  });
 }
 
 // Calls visit(problem, row) for the row of each warp.
@@ -108,41 +120,31 @@ __global__ void __launch_bounds__(1024) find_all_dead_columns(const __grid_const
 template <typename T>
 __global__ void __launch_bounds__(pass_threads)
     set_aside_all_dead_columns(const __grid_constant__ Group group) {
-  const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
-  set_aside_dead_columns(problem_of<T>(task, blockIdx.x - task.first_problem, group.maximize),
-                         shared_memory<double[most_warps]>());
-}
-
-template <typename T>
-__global__ void __launch_bounds__(pass_threads) list_rows(const __grid_constant__ Group group) {
-  visit_rows<T>(group, [](const Problem<T>& problem, int row) {
-    if (is_solvable(*problem.state) && !problem.is_dead_row(row)) list_row(problem, row);
+  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
+    set_aside_dead_columns(problem, shared_memory<double[most_warps]>());
+    __syncthreads();
+    take_pairs(problem, former_of(stack, index));
   });
 }
 
-// The pairs of a former result; a dead column stands for all. By a block.
+// Before each step; prices to start from haven't changed since the first one.
 template <typename T>
-__device__ void take_pairs(Problem<T>& problem, const AssignmentStack& stack, std::int64_t index) {
-  Columns& columns = problem.columns;
-  for_each_thread(problem.cols + 1, [&](int j) { columns.holder[j] = none; });
-  for_each_thread(problem.rows, [&](int row) { columns.partner[row] = none; });
-  __syncthreads();
-  if (!problem.state->warm) return;
-  for_each_thread(problem.rows, [&](int row) {
-    const std::int64_t col = stack.warm_col4row[index * stack.rows + row];
-    if (problem.is_dead_row(row) || col < 0 || col >= problem.cols) return;
-    problem.pair_cost[row] = problem.cost(row, int(col));
-    const bool dead = columns.price[col] == -infinity;
-    if (!dead && atomicCAS(&columns.holder[col], none, row) != none) return;
-    columns.partner[row] = dead ? problem.cols : int(col);
+__global__ void __launch_bounds__(pass_threads)
+    list_rows(const __grid_constant__ Group group, int step) {
+  visit_rows<T>(group, [step](const Problem<T>& problem, int row) {
+    const State& state = *problem.state;
+    if (!is_solvable(state) || problem.is_dead_row(row) || (step > 0 && state.warm)) return;
+    list_row(problem, row);
   });
-  __syncthreads();
 }
+
+// The last step of a problem; those before it are the auction's phases.
+constexpr int last_step = usual_phases;
 
 // A block for each problem. Meant for hundreds of rows to some ten thousand.
 template <typename T>
 __global__ void __launch_bounds__(1024)
-    solve_all(const __grid_constant__ Group group, std::size_t shared_bytes) {
+    solve_all(const __grid_constant__ Group group, int step, std::size_t shared_bytes) {
   Block<T>& block = shared_memory<Block<T>>();
   const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
   const std::int64_t index = blockIdx.x - task.first_problem;
@@ -152,25 +154,28 @@ __global__ void __launch_bounds__(1024)
   }
   __syncthreads();
   Problem<T>& problem = block.problem;
+  const int rows = problem.rows, cols = problem.cols;
   if (!is_solvable(*problem.state)) return;
-  const Columns slow = problem.columns;
+  if (step > 0 && step < last_step && problem.state->warm) return;
+  const Working slow = problem.columns;
   Room room(reinterpret_cast<char*>(&block + 1));
-  const Columns fast(room, problem.rows, problem.cols);
-  const bool is_fast = sizeof(Block<T>) + room.taken() <= shared_bytes;
-  if (is_fast) {
-    for_each_thread(problem.cols + 1, [&](int j) { fast.price[j] = slow.price[j]; });
-    __syncthreads();
-    if (threadIdx.x == 0) problem.columns = fast;
-    __syncthreads();
-  }
-  take_pairs(problem, task.stack, index);
-  Solver<T>(block).run();
-  if (!is_fast) return;
-  for_each_thread(problem.cols + 1, [&](int j) {
+  const Working fast = slow.moved(room, shared_bytes - sizeof(Block<T>), rows, cols);
+  for_each_thread(cols + 1, [&](int j) {
+    fast.price[j] = slow.price[j];
+    fast.holder[j] = slow.holder[j];
+  });
+  for_each_thread(rows, [&](int row) { fast.partner[row] = slow.partner[row]; });
+  __syncthreads();
+  if (threadIdx.x == 0) problem.columns = fast;
+  __syncthreads();
+  Solver<T> solver(block);
+  step < last_step ? solver.run_phase(step) : solver.finish();
+  __syncthreads();
+  for_each_thread(cols + 1, [&](int j) {
     slow.price[j] = fast.price[j];
     slow.holder[j] = fast.holder[j];
   });
-  for_each_thread(problem.rows, [&](int row) { slow.partner[row] = fast.partner[row]; });
+  for_each_thread(rows, [&](int row) { slow.partner[row] = fast.partner[row]; });
 }
 
 template <typename T>
@@ -182,12 +187,12 @@ __global__ void __launch_bounds__(pass_threads) certify_rows(const __grid_consta
 
 template <typename T>
 __global__ void __launch_bounds__(pass_threads) report_all(const __grid_constant__ Group group) {
-  const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
-  const std::int64_t index = blockIdx.x - task.first_problem;
-  const AssignmentStack& stack = task.stack;
-  const Found found{stack.col4row + index * stack.rows, stack.row_duals + index * stack.rows,
-                    stack.col_duals + index * stack.cols, stack.gap + index, stack.status + index};
-  report(problem_of<T>(task, index, group.maximize), found, shared_memory<double[most_warps]>());
+  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
+    const Found found{stack.col4row + index * stack.rows, stack.row_duals + index * stack.rows,
+                      stack.col_duals + index * stack.cols, stack.gap + index,
+                      stack.status + index};
+    report(problem, found, shared_memory<double[most_warps]>());
+  });
 }
 
 std::int64_t quotient(std::int64_t dividend, std::int64_t divisor) {
@@ -227,15 +232,17 @@ void run(const Group& group, int device, Stream stream) {
   const auto columns = unsigned(group.column_blocks);
   const unsigned threads = threads_for(group.most_rows);
   Room room(nullptr);
-  Columns(room, int(group.most_rows), int(group.most_cols));
+  Working(room, int(group.most_rows), int(group.most_cols));
   const std::size_t shared = std::min(sizeof(Block<T>) + room.taken(), most_shared_memory(device));
   allow_shared_memory(solve_all<T>, shared);
   launch(start_all<T>, problems, pass_threads, parts, stream, group);
   launch(inspect_rows<T>, rows, pass_threads, 0, stream, group);
   launch(find_all_dead_columns<T>, columns, threads, parts, stream, group);
   launch(set_aside_all_dead_columns<T>, problems, pass_threads, parts, stream, group);
-  launch(list_rows<T>, rows, pass_threads, 0, stream, group);
-  launch(solve_all<T>, problems, threads, shared, stream, group, shared);
+  for (int step = 0; step <= last_step; ++step) {
+    launch(list_rows<T>, rows, pass_threads, 0, stream, group, step);
+    launch(solve_all<T>, problems, threads, shared, stream, group, step, shared);
+  }
   launch(certify_rows<T>, rows, pass_threads, 0, stream, group);
   launch(report_all<T>, problems, pass_threads, parts, stream, group);
 }

@@ -36,13 +36,13 @@ class Auction {
         block_.counts[next == 2 ? 0 : next + 1] = 0;
         settle_out(1 - round % 2, open);
       }
-      const int* queue = problem_.queues[round % 2];
-      for_each_team(queue, active, [&](int row) { bid(row, tolerance, round); });
+      const int* queue = columns_.queues[round % 2];
+      for_each_team(queue, active, [&](int k, int row) { bid(k, row, tolerance, round); });
       __syncthreads();
       if (block_.stale > 0) list_stale(block_);
       open = tolerance > 0 || block_.out + block_.wanting_out[round % 2] <= dead_cols();
       for_each_thread(active, [&](int k) {
-        resolve(queue[k], open, problem_.queues[1 - round % 2], block_.counts[next]);
+        resolve(k, queue[k], open, columns_.queues[1 - round % 2], block_.counts[next]);
       });
       __syncthreads();
       active = block_.counts[next];
@@ -71,6 +71,7 @@ class Auction {
       for (int& count : block_.counts) count = 0;
       block_.out = block_.wanting_out[0] = block_.wanting_out[1] = 0;
     }
+    find_pair_costs(problem_);
     find_best(block_, problem_.rows,
               [&](int row) { return problem_.is_dead_row(row) ? none : row; });
     price_dead_columns();
@@ -89,7 +90,7 @@ class Auction {
       }
       if (col != none && col != problem_.cols) columns_.holder[col] = none;
       columns_.partner[row] = none;
-      push(problem_.queues[0], block_.counts[0], row);
+      push(columns_.queues[0], block_.counts[0], row);
     });
     __syncthreads();
   }
@@ -125,15 +126,15 @@ class Auction {
     return Bits(most_rounds - round) << 48 | ordered(price) >> 32 << row_bits | Bits(row);
   }
 
-  // The team's row bids for its best column.
-  __device__ void bid(int row, double tolerance, int round) {
+  // The team's row, number `k` of the queue, bids for its best column.
+  __device__ void bid(int k, int row, double tolerance, int round) {
     const Choice choice = choose(problem_, row);
     if (row == none || !leads_team()) return;
     const double outside = problem_.outside(), bound = problem_.lists.bound[row];
     const double best = outside < choice.best ? outside : choice.best;
     int col = none;
     if (best > bound) {
-      push(problem_.queues[2], block_.stale, row);
+      push(problem_.stale, block_.stale, row);
     } else if (!(best < infinity)) {
       problem_.state->infeasible = 1;
       col = dropped;
@@ -144,34 +145,30 @@ class Auction {
       double second = choice.second < outside ? choice.second : outside;
       second = second < bound ? second : bound;
       const double lead = second < infinity ? second - best : 0;
-      const std::int64_t at = std::int64_t{row} * list_capacity + choice.slot;
-      col = problem_.lists.cols[at];
+      col = problem_.lists.cols[std::int64_t{row} * list_capacity + choice.slot];
       const double price = columns_.price[col] - (lead + tolerance);
-      problem_.bid[row] = price;
-      problem_.bid_cost[row] = problem_.lists.costs[at];
+      columns_.distance[k] = bits_of(price);
       atomicMin(&columns_.mark[col], mark_of(round, price, row));
     }
-    problem_.bid_col[row] = col;
+    columns_.wanted[k] = col;
   }
 
   // A row gets what it bid for, or bids again in the next round, or not any more in this phase.
-  __device__ void resolve(int row, bool open, int* next, int& count) {
-    const int col = problem_.bid_col[row];
+  __device__ void resolve(int k, int row, bool open, int* next, int& count) {
+    const int col = columns_.wanted[k];
     if (col == dropped || (col == problem_.cols && !open)) return;
     if (col == problem_.cols) {
       columns_.partner[row] = col;
-      problem_.pair_cost[row] = T(problem_.state->dead_cost);
     } else if (col == none || int(columns_.mark[col] & ((1u << row_bits) - 1)) != row) {
       push(next, count, row);
     } else {
       const int other = columns_.holder[col];
-      const double price = problem_.bid[row];
+      const double price = double_of(columns_.distance[k]);
       // A row that gains nothing would only change places with the other for ever.
       if (other != none && !(price < columns_.price[col])) return;
       columns_.holder[col] = row;
       columns_.price[col] = price;
       columns_.partner[row] = col;
-      problem_.pair_cost[row] = problem_.bid_cost[row];
       if (other == none) return;
       columns_.partner[other] = none;
       push(next, count, other);
@@ -180,7 +177,7 @@ class Auction {
 
   Block<T>& block_;
   Problem<T>& problem_;
-  Columns& columns_;
+  Working& columns_;
 };
 
 }  // namespace fastrebasin::cuda

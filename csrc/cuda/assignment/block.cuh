@@ -28,7 +28,6 @@ struct Block {
   int path_rows;
   int open_class;  // whether a search goes on from the rows that have a dead column
   Bits highest;    // price, as ordered bits
-  double spread;
   double samples[most_samples];
   double parts[most_warps];
   int ranks[most_warps];
@@ -57,13 +56,25 @@ __device__ int for_each_ranked(int count, int* parts, IsOne is_one, Body body) {
 
 __device__ inline void push(int* queue, int& count, int row) { queue[atomicAdd(&count, 1)] = row; }
 
-// Lists the rows of the last queue at the present prices. All threads meet.
+// Lists stale rows at the present prices. All threads meet.
 template <typename T>
 __device__ void list_stale(Block<T>& block) {
   Problem<T>& problem = block.problem;
-  for_each_warp(problem.queues[2], block.stale, [&](int row) { list_row(problem, row); });
+  for_each_warp(problem.stale, block.stale, [&](int row) { list_row(problem, row); });
   __syncthreads();
   if (threadIdx.x == 0) block.stale = 0;
+}
+
+// What each row's column costs it.
+template <typename T>
+__device__ void find_pair_costs(Problem<T>& problem) {
+  for_each_thread(problem.rows, [&](int row) {
+    const int col = problem.columns.partner[row];
+    if (col == none) return;
+    problem.pair_cost[row] =
+        col == problem.cols ? T(problem.state->dead_cost) : problem.cost(row, col);
+  });
+  __syncthreads();
 }
 
 // Finds the best reduced cost of rows, 0 to count - 1 of `row_of`; lists them anew where their
@@ -80,7 +91,7 @@ __device__ void find_best(Block<T>& block, int count, RowOf row_of) {
       const double outside = problem.outside();
       const double best = outside < choice.best ? outside : choice.best;
       problem.best[row] = choice.best;
-      if (pass == 0 && best > problem.lists.bound[row]) push(problem.queues[2], block.stale, row);
+      if (pass == 0 && best > problem.lists.bound[row]) push(problem.stale, block.stale, row);
     }
     __syncthreads();
     if (block.stale == 0) return;

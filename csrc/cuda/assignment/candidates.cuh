@@ -15,22 +15,69 @@ constexpr int listed_groups = 32;
 // Lanes that look at one row together.
 constexpr int team_lanes = 8;
 
-// Calls visit(column, reduced cost) for all columns of a row, as many lanes at a time; a lane that
-// has none left gets an infinite one. Rows begin in different places, so that of many equal columns
-// they find different ones.
+// Costs that lie side by side, as many as a thread reads at once.
+template <typename T>
+struct Pack;
+template <>
+struct Pack<float> {
+  using Vector = float4;
+  static constexpr int width = 4;
+  float values[width];
+  __device__ Pack(Vector v) : values{v.x, v.y, v.z, v.w} {}
+};
+template <>
+struct Pack<double> {
+  using Vector = double2;
+  static constexpr int width = 2;
+  double values[width];
+  __device__ Pack(Vector v) : values{v.x, v.y} {}
+};
+
+// Packs that a thread asks for before it looks at the first.
+constexpr int packs_ahead = 4;
+
+template <typename T>
+__device__ Pack<T> read_pack(const Problem<T>& problem, const T* costs, int first) {
+  using Vector = typename Pack<T>::Vector;
+  if (problem.aligned && first + Pack<T>::width <= problem.cols)
+    return Pack<T>(__ldg(reinterpret_cast<const Vector*>(costs + first)));
+  Pack<T> pack(Vector{});
+  for (int k = 0; k < Pack<T>::width; ++k)
+    if (first + k < problem.cols) pack.values[k] = __ldg(costs + first + k);
+  return pack;
+}
+
+// Calls visit(column, reduced cost, parity) for all columns of a row, as many by each lane of a
+// warp; beyond the last column costs are infinite. Rows begin in different places, so that of many
+// equal columns they find different ones.
 template <typename T, typename Visit>
 __device__ void for_each_col(const Problem<T>& problem, int row, Visit visit) {
-  const int lane = threadIdx.x % warp_lanes;
-  const int chunks = (problem.cols + warp_lanes - 1) / warp_lanes;
+  constexpr int width = Pack<T>::width, chunk_cols = warp_lanes * width;
+  const int chunks = (problem.cols + chunk_cols - 1) / chunk_cols;
+  const int own = threadIdx.x % warp_lanes * width;
   const T* costs = problem.costs + row * problem.row_stride;
   const double* price = problem.columns.price;
-  int chunk = int(row * 40503u % unsigned(chunks));
-#pragma unroll 8
-  for (int k = 0; k < chunks; ++k) {
-    const int col = chunk * warp_lanes + lane;
-    const bool inside = col < problem.cols;
-    visit(col, inside ? double(problem.sign * costs[col]) - price[col] : infinity);
-    chunk = chunk + 1 == chunks ? 0 : chunk + 1;
+  const int start = int(row * 40503u % unsigned(chunks));
+  for (int first = 0; first < chunks; first += packs_ahead) {
+    Pack<T> packs[packs_ahead] = {Pack<T>({}), Pack<T>({}), Pack<T>({}), Pack<T>({})};
+    const auto col_of = [&](int k) {
+      const int chunk = start + first + k;
+      return (chunk < chunks ? chunk : chunk - chunks) * chunk_cols + own;
+    };
+#pragma unroll
+    for (int k = 0; k < packs_ahead; ++k)
+      if (first + k < chunks) packs[k] = read_pack(problem, costs, col_of(k));
+#pragma unroll
+    for (int k = 0; k < packs_ahead; ++k) {
+      if (first + k >= chunks) break;
+#pragma unroll
+      for (int w = 0; w < width; ++w) {
+        const int col = col_of(k) + w;
+        const bool inside = col < problem.cols;
+        const double cost = double(problem.sign * packs[k].values[w]);
+        visit(col, inside ? cost - price[col] : infinity, w % 2);
+      }
+    }
   }
 }
 
@@ -58,7 +105,7 @@ __device__ int collect(const Problem<T>& problem, int row, double bound) {
   const unsigned earlier = (1u << threadIdx.x % warp_lanes) - 1;
   const std::int64_t first = std::int64_t{row} * list_capacity;
   int count = 0;
-  for_each_col(problem, row, [&](int col, double reduced) {
+  for_each_col(problem, row, [&](int col, double reduced, int) {
     const bool listed = reduced <= bound && reduced < infinity;
     const unsigned ballot = __ballot_sync(all_lanes, listed);
     const int at = count + __popc(ballot & earlier);
@@ -74,11 +121,10 @@ __device__ int collect(const Problem<T>& problem, int row, double bound) {
 // Lists a row's candidates at the present prices.
 template <typename T>
 __device__ void list_row(const Problem<T>& problem, int row) {
+  const int lane = threadIdx.x % warp_lanes;
   double lowest[2] = {infinity, infinity};
-  for_each_col(problem, row, [&](int, double reduced) {
-    const double low = reduced < lowest[0] ? reduced : lowest[0];
-    lowest[0] = lowest[1];  // in turn
-    lowest[1] = low;
+  for_each_col(problem, row, [&](int, double reduced, int parity) {
+    lowest[parity] = reduced < lowest[parity] ? reduced : lowest[parity];
   });
   double bound = infinity;
   int count = 0;
@@ -88,10 +134,11 @@ __device__ void list_row(const Problem<T>& problem, int row) {
     count = collect(problem, row, bound);
     if (count <= list_capacity) break;
   }
-  if (threadIdx.x % warp_lanes == 0) {
-    problem.lists.bound[row] = bound;
-    problem.lists.count[row] = count < list_capacity ? count : list_capacity;
+  for (int slot = count + lane; slot < list_capacity; slot += warp_lanes) {
+    problem.lists.cols[std::int64_t{row} * list_capacity + slot] = 0;
+    problem.lists.costs[std::int64_t{row} * list_capacity + slot] = T(infinity);
   }
+  if (lane == 0) problem.lists.bound[row] = bound;
   __syncwarp();
 }
 
@@ -113,14 +160,12 @@ template <typename T>
 __device__ Choice choose(const Problem<T>& problem, int row) {
   Choice choice;
   if (row != none) {
-    const Columns& columns = problem.columns;
+    const Working& columns = problem.columns;
     const int* cols = problem.lists.cols + std::int64_t{row} * list_capacity;
     const T* costs = problem.lists.costs + std::int64_t{row} * list_capacity;
-    const int count = problem.lists.count[row];
 #pragma unroll
     for (int k = 0; k < list_capacity / team_lanes; ++k) {
       const int slot = threadIdx.x % team_lanes + k * team_lanes;
-      if (slot >= count) break;
       const int col = cols[slot];
       const double reduced = double(costs[slot]) - columns.price[col];
       const bool taken = columns.holder[col] != none;
@@ -150,14 +195,14 @@ __device__ Choice choose(const Problem<T>& problem, int row) {
   return choice;
 }
 
-// Calls body(row) by each team for the rows of a queue; all lanes of a warp come along, with no row
-// once there are none left.
+// Calls body(number, row) by each team for the rows of a queue; all lanes of a warp come along,
+// with no row once there are none left.
 template <typename Body>
 __device__ void for_each_team(const int* queue, int count, Body body) {
   const int teams = blockDim.x / team_lanes, team = threadIdx.x / team_lanes;
   const int first_of_warp = threadIdx.x / warp_lanes * (warp_lanes / team_lanes);
   for (int first = 0; first + first_of_warp < count; first += teams)
-    body(first + team < count ? queue[first + team] : none);
+    body(first + team, first + team < count ? queue[first + team] : none);
 }
 
 // The same by each warp.

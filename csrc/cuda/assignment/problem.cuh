@@ -29,6 +29,8 @@ struct State {
   int first_dead_col, dead_cols;
   double dead_cost;  // of a dead column to every row that isn't dead
   int warm;          // whether there are prices to start from
+  int settled;       // whether the auction's first phase did its work
+  double spread;     // how far the candidates of a list are usually apart
 };
 
 // Takes pieces off a workspace, or finds out how much they take.
@@ -42,6 +44,11 @@ class Room {
     taken_ += (count * sizeof(T) + alignment - 1) / alignment * alignment;
     return piece;
   }
+  // Moves an array of no content here, if there is room for it in so many bytes.
+  template <typename T>
+  __device__ void move(T*& piece, std::int64_t count, std::size_t bytes) {
+    if (taken_ + count * sizeof(T) <= bytes) piece = take<T>(count);
+  }
   __host__ __device__ std::size_t taken() const { return taken_; }
 
   static constexpr std::size_t alignment = 128;
@@ -51,41 +58,59 @@ class Room {
   std::size_t taken_ = 0;
 };
 
-// Of each column, and of all dead ones as one. The solving block has them in its shared memory
-// where there is room.
-struct Columns {
+// What the solving block has in its shared memory as far as there is room, first things first.
+struct Working {
+  // Of each column, and of all dead ones as one.
   double* price;
-  Bits* distance;
+  Bits* distance;  // in a search; in an auction, the bids of a queue's rows
   Bits* mark;
-  int* holder;   // the row that has it, or none
-  int* partner;  // of each row, and of all dead ones: its column, or none
+  int* holder;  // the row that has it, or none
   unsigned char* pending;
+  // Of each row.
+  int* partner;    // its column, or none
+  int* wanted;     // the columns that a queue's rows bid for
+  int* queues[2];  // of rows
 
-  Columns() = default;
-  __host__ __device__ Columns(Room& room, int rows, int cols)
+  Working() = default;
+  __host__ __device__ Working(Room& room, int rows, int cols)
       : price(room.take<double>(cols + 1)),
         distance(room.take<Bits>(cols + 1)),
         mark(room.take<Bits>(cols + 1)),
         holder(room.take<int>(cols + 1)),
-        partner(room.take<int>(rows + 1)),
-        pending(room.take<unsigned char>(cols + 1)) {}
+        pending(room.take<unsigned char>(cols + 1)),
+        partner(room.take<int>(rows)),
+        wanted(room.take<int>(rows)),
+        queues{room.take<int>(rows), room.take<int>(rows)} {}
+
+  // The same with arrays in another memory, those for which it has room.
+  __device__ Working moved(Room& room, std::size_t bytes, int rows, int cols) const {
+    Working to = *this;
+    room.move(to.price, cols + 1, bytes);
+    room.move(to.mark, cols + 1, bytes);
+    room.move(to.distance, cols + 1, bytes);
+    room.move(to.holder, cols + 1, bytes);
+    room.move(to.queues[0], rows, bytes);
+    room.move(to.queues[1], rows, bytes);
+    room.move(to.wanted, rows, bytes);
+    room.move(to.pending, cols + 1, bytes);
+    room.move(to.partner, rows, bytes);
+    return to;
+  }
 };
 
-// The cheapest few columns of a row and what they cost; every other has at least the bound for its
-// reduced cost, for ever, as prices only fall.
+// The cheapest few columns of a row and what they cost, infinite where there are none; every other
+// has at least the bound for its reduced cost, for ever, as prices only fall.
 template <typename T>
 struct Lists {
   int* cols;
   T* costs;
   double* bound;
-  int* count;
 
   Lists() = default;
   __host__ __device__ Lists(Room& room, int rows)
       : cols(room.take<int>(std::int64_t{rows} * list_capacity)),
         costs(room.take<T>(std::int64_t{rows} * list_capacity)),
-        bound(room.take<double>(rows)),
-        count(room.take<int>(rows)) {}
+        bound(room.take<double>(rows)) {}
 };
 
 template <typename T>
@@ -94,18 +119,18 @@ struct Problem {
   std::int64_t row_stride;
   int rows, cols;
   T sign;
+  bool aligned;  // whether rows can be read in packs
   State* state;
   unsigned char *dead_row, *dead_col;
-  Columns columns;
+  Working columns;
   Lists<T> lists;
   // Of each row, for a stage or longer.
-  double* bid;       // its bid, or its distance from where a search begins
-  int* bid_col;      // for which column
-  T* bid_cost;       // at what cost
+  double* base;      // how far it is from where a search begins
   T* pair_cost;      // of the column that it has
   double* best;      // its lowest reduced cost
   double* whole_at;  // at which distance a search reads it whole
-  int* queues[3];    // of rows
+  double* slack;     // of its pair, at the end
+  int* stale;        // rows to be listed anew, or read whole
 
   Problem() = default;
   __host__ __device__ Problem(Room& room, int rows, int cols)
@@ -116,13 +141,12 @@ struct Problem {
         dead_col(room.take<unsigned char>(cols)),
         columns(room, rows, cols),
         lists(room, rows),
-        bid(room.take<double>(rows)),
-        bid_col(room.take<int>(rows)),
-        bid_cost(room.take<T>(rows)),
+        base(room.take<double>(rows)),
         pair_cost(room.take<T>(rows)),
         best(room.take<double>(rows)),
         whole_at(room.take<double>(rows)),
-        queues{room.take<int>(rows), room.take<int>(rows), room.take<int>(rows)} {}
+        slack(room.take<double>(rows)),
+        stale(room.take<int>(rows)) {}
 
   __device__ T cost(int i, int j) const { return sign * costs[i * row_stride + j]; }
   __device__ double reduced_cost(int i, int j) const {

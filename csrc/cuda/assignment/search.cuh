@@ -33,17 +33,17 @@ class Search {
       begin();
       for_each_thread(problem_.rows, [&](int row) {
         if (!problem_.is_dead_row(row) && columns_.partner[row] == none)
-          push(problem_.queues[0], block_.counts[0], row);
+          push(columns_.queues[0], block_.counts[0], row);
       });
       __syncthreads();
       const int free = block_.counts[0];
       if (free == 0) return true;
-      const int* queue = problem_.queues[0];
+      const int* queue = columns_.queues[0];
       find_best(block_, free, [&](int k) { return queue[k]; });
       const double outside = problem_.outside();
       for_each_thread(free, [&](int k) {
         const int row = queue[k];
-        problem_.bid[row] = 0;
+        problem_.base[row] = 0;
         if (outside < problem_.best[row]) problem_.best[row] = outside;
       });
       __syncthreads();
@@ -110,7 +110,7 @@ class Search {
 
   // Finds the nearest end, and the distances of all columns nearer than that.
   __device__ bool run(bool from_dead_rows) {
-    const double step = search_step * block_.spread;
+    const double step = search_step * problem_.state->spread;
     double limit = step;
     for (int round = 1;; ++round) {
       const int now = 1 - round % 2;
@@ -137,12 +137,12 @@ class Search {
   template <typename Visit>
   __device__ void relax(int now, Visit visit, bool first) {
     const double end = double_of(block_.end);
-    for_each_team(problem_.queues[now], block_.counts[now], [&](int row) {
+    for_each_team(columns_.queues[now], block_.counts[now], [&](int, int row) {
       if (row != none) relax_list(row, end, visit, first);
     });
-    for_each_warp(problem_.queues[2], block_.whole_count[now], [&](int row) {
-      const double base = problem_.bid[row], best = lowest(row);
-      for_each_col(problem_, row, [&](int col, double reduced) {
+    for_each_warp(problem_.stale, block_.whole_count[now], [&](int row) {
+      const double base = problem_.base[row], best = lowest(row);
+      for_each_col(problem_, row, [&](int col, double reduced, int) {
         const double at = base + above(reduced, best);
         if (at < end) visit(row, col, at);
       });
@@ -151,11 +151,12 @@ class Search {
 
   template <typename Visit>
   __device__ void relax_list(int row, double end, Visit visit, bool first) {
-    const double base = problem_.bid[row], best = lowest(row);
+    const double base = problem_.base[row], best = lowest(row);
     const int* cols = problem_.lists.cols + std::int64_t{row} * list_capacity;
     const T* costs = problem_.lists.costs + std::int64_t{row} * list_capacity;
-    const int count = problem_.lists.count[row];
-    for (int slot = threadIdx.x % team_lanes; slot < count; slot += team_lanes) {
+#pragma unroll
+    for (int k = 0; k < list_capacity / team_lanes; ++k) {
+      const int slot = threadIdx.x % team_lanes + k * team_lanes;
       const int col = cols[slot];
       const double at = base + above(double(costs[slot]) - columns_.price[col], best);
       if (at < end) visit(row, col, at);
@@ -232,8 +233,8 @@ class Search {
       }
       const int row = columns_.holder[j];
       if (row == problem_.rows) return;  // dead rows are where this search begins
-      problem_.bid[row] = at;
-      push(problem_.queues[next], block_.counts[next], row);
+      problem_.base[row] = at;
+      push(columns_.queues[next], block_.counts[next], row);
     });
     if (double_of(block_.whole) <= limit) queue_whole_rows(next, limit);
     __syncthreads();
@@ -241,8 +242,8 @@ class Search {
     const double at = double_of(columns_.distance[problem_.cols]);
     for_each_thread(problem_.rows, [&](int row) {
       if (columns_.partner[row] != problem_.cols) return;
-      problem_.bid[row] = at;
-      push(problem_.queues[next], block_.counts[next], row);
+      problem_.base[row] = at;
+      push(columns_.queues[next], block_.counts[next], row);
     });
     __syncthreads();
     if (threadIdx.x == 0) block_.open_class = false;
@@ -259,7 +260,7 @@ class Search {
         return;
       }
       problem_.whole_at[row] = infinity;
-      push(problem_.queues[2], block_.whole_count[next], row);
+      push(problem_.stale, block_.whole_count[next], row);
     });
   }
 
@@ -280,7 +281,7 @@ class Search {
     if (block_.ends == 1) {
       if (threadIdx.x == 0) move_along(block_.first_end);
     } else {
-      int* ends = problem_.bid_col;
+      int* ends = columns_.wanted;
       const int count = for_each_ranked(
           problem_.cols + 1, block_.ranks,
           [&](int j) { return double_of(columns_.distance[j]) == end && is_end(j); },
@@ -293,7 +294,7 @@ class Search {
     }
     __syncthreads();
     for_each_thread(block_.path_rows, [&](int k) {
-      const int row = problem_.queues[2][k], col = columns_.partner[row];
+      const int row = problem_.stale[k], col = columns_.partner[row];
       problem_.pair_cost[row] =
           col == problem_.cols ? T(problem_.state->dead_cost) : problem_.cost(row, col);
     });
@@ -335,7 +336,7 @@ class Search {
       }
       if (before == problem_.cols) --block_.out;
       problem_.whole_at[row] = used;
-      problem_.queues[2][block_.path_rows++] = row;
+      problem_.stale[block_.path_rows++] = row;
       if (before == none) return;
       col = before;
     }
@@ -370,7 +371,7 @@ class Search {
 
   Block<T>& block_;
   Problem<T>& problem_;
-  Columns& columns_;
+  Working& columns_;
 };
 
 }  // namespace fastrebasin::cuda

@@ -24,12 +24,31 @@ class Solver {
  public:
   __device__ explicit Solver(Block<T>& block) : block_(block), problem_(block.problem) {}
 
-  // Needs lists, prices, and the columns' and rows' partners of a former result, if any.
-  __device__ void run() {
-    measure_spread();
+  // A phase of the auction: it begins from prices, lists at those prices, and what the former one
+  // assigned.
+  __device__ void run_phase(int phase) {
+    State& state = *problem_.state;
+    if (phase == 0) measure_spread();
+    const double spread = state.spread;
+    if (state.warm || !(spread > 0)) return;
     Auction<T> auction(block_);
-    if (!problem_.state->warm && block_.spread > 0) start(auction);
-    auction.phase(0, 0, rounds_of_reduction);
+    const int few = state.live_rows / few_rows;
+    if (phase == 0) {
+      const int left = auction.phase(usual_tolerances[0] * spread, few, rounds_to_settle);
+      if (threadIdx.x == 0) state.settled = left <= few;
+    } else if (state.settled) {
+      auction.phase(usual_tolerances[phase] * spread, few, rounds_of_phase);
+    } else if (phase == usual_phases - 1) {
+      for (int k = 0; k < hard_phases; ++k)
+        auction.phase(hard_tolerances[k] * spread, few, rounds_of_phase);
+    }
+    raise_left_over();
+  }
+
+  // The optimum, from where the last phase ended.
+  __device__ void finish() {
+    Auction<T>(block_).phase(0, 0, rounds_of_reduction);
+    find_pair_costs(problem_);
     Search<T> search(block_);
     const bool complete = search.assign_rows();
     if (complete) search.assign_dead_rows();
@@ -38,16 +57,20 @@ class Solver {
   }
 
  private:
-  __device__ void start(Auction<T>& auction) {
-    const double spread = block_.spread;
-    const int few = problem_.state->live_rows / few_rows;
-    if (auction.phase(usual_tolerances[0] * spread, few, rounds_to_settle) <= few) {
-      for (int k = 1; k < usual_phases; ++k)
-        auction.phase(usual_tolerances[k] * spread, few, rounds_of_phase);
-    } else {
-      for (int k = 0; k < hard_phases; ++k)
-        auction.phase(hard_tolerances[k] * spread, few, rounds_of_phase);
-    }
+  // Columns that will be left to dead rows must have the highest price. Rows that they now suit
+  // better go to them in the next phase, for which all rows are listed anew.
+  __device__ void raise_left_over() {
+    if (problem_.dead_rows() == 0) return;
+    const Working& columns = problem_.columns;
+    double highest = problem_.state->dead_cols ? columns.price[problem_.cols] : -infinity;
+    for_each_thread(problem_.cols, [&](int j) {
+      if (columns.price[j] > highest) highest = columns.price[j];
+    });
+    highest = block_highest(highest, block_.parts);
+    for_each_thread(problem_.cols, [&](int j) {
+      if (columns.holder[j] == none && columns.price[j] > -infinity) columns.price[j] = highest;
+    });
+    __syncthreads();
   }
 
   // The median, over some rows, of how far the candidates of a list are apart.
@@ -58,7 +81,7 @@ class Solver {
       const int row = int(std::int64_t{k} * rows / samples);
       block_.samples[k] = problem_.is_dead_row(row) ? none : spread_of(row);
     });
-    if (threadIdx.x == 0) block_.spread = 0;
+    if (threadIdx.x == 0) problem_.state->spread = 0;
     __syncthreads();
     double live = 0;
     for_each_thread(samples, [&](int k) { live += block_.samples[k] >= 0; });
@@ -70,7 +93,7 @@ class Solver {
         const double it = block_.samples[other];
         lower += it >= 0 && (it < spread || (it == spread && other < k));
       }
-      if (spread >= 0 && lower == middle) block_.spread = spread;
+      if (spread >= 0 && lower == middle) problem_.state->spread = spread;
     });
     __syncthreads();
   }
@@ -78,7 +101,8 @@ class Solver {
   __device__ double spread_of(int row) const {
     const std::int64_t first = std::int64_t{row} * list_capacity;
     double low = infinity, high = -infinity;
-    for (int slot = 0; slot < problem_.lists.count[row]; ++slot) {
+    for (int slot = 0; slot < list_capacity; ++slot) {
+      if (!(problem_.lists.costs[first + slot] < T(infinity))) break;
       const double reduced = double(problem_.lists.costs[first + slot]) -
                              problem_.columns.price[problem_.lists.cols[first + slot]];
       low = reduced < low ? reduced : low;
@@ -91,7 +115,7 @@ class Solver {
 
   // Gives each dead column and each dead row a partner of its own, in the order of their numbers.
   __device__ void hand_out() {
-    Columns& columns = problem_.columns;
+    Working& columns = problem_.columns;
     const int rows = problem_.rows, cols = problem_.cols;
     Bits *dead = columns.mark, *kept = columns.distance;
     for_each_ranked(

@@ -40,14 +40,16 @@ __device__ void start(const Problem<T>& problem, const Former& former, double* p
   for (int j = threadIdx.x; j < cols; j += blockDim.x) {
     const double dual = warm ? double(problem.sign) * former.col_duals[j] - highest : 0;
     price[j] = dual;
+    problem.columns.holder[j] = none;
     if (!(dual >= -most_price * scale && dual <= 0)) useless = 1;  // and for NaN
     problem.dead_col[j] = 0;
   }
+  for (int row = threadIdx.x; row < rows; row += blockDim.x) problem.columns.partner[row] = none;
   warm = warm && block_sum(useless, parts) == 0;
   for (int j = threadIdx.x; !warm && j < cols; j += blockDim.x) price[j] = 0;
   if (threadIdx.x > 0) return;
   price[cols] = 0;
-  *problem.state = {0, 0, rows, 0, cols, 0, 0, warm};
+  *problem.state = {0, 0, rows, 0, cols, 0, 0, warm, 0, 0};
 }
 
 // Looks at all entries of a row. By a warp.
@@ -104,6 +106,20 @@ __device__ void find_dead_columns(const Problem<T>& problem, int first, int* dif
   atomicMin(&problem.state->first_dead_col, col);
 }
 
+// Takes the pairs of a former result; a dead column stands for all of them. By a block.
+template <typename T>
+__device__ void take_pairs(const Problem<T>& problem, const Former& former) {
+  if (!problem.state->warm) return;
+  const Working& columns = problem.columns;
+  for (int row = threadIdx.x; row < problem.rows; row += blockDim.x) {
+    const std::int64_t col = former.col4row[row];
+    if (problem.is_dead_row(row) || col < 0 || col >= problem.cols) continue;
+    const bool dead = columns.price[col] == -infinity;
+    if (!dead && atomicCAS(&columns.holder[col], none, row) != none) continue;
+    columns.partner[row] = dead ? problem.cols : int(col);
+  }
+}
+
 // Sets aside those dead columns that are equal to the first: at a price of -inf nobody wants them.
 // By a block.
 template <typename T>
@@ -134,7 +150,7 @@ template <typename T>
 __device__ void certify(const Problem<T>& problem, int row) {
   const double dead_price = problem.columns.price[problem.cols];
   double best = infinity;
-  for_each_col(problem, row, [&](int col, double reduced) {
+  for_each_col(problem, row, [&](int col, double reduced, int) {
     if (col < problem.cols && problem.columns.price[col] == -infinity)
       reduced = double(problem.cost(row, col)) - dead_price;
     best = reduced < best ? reduced : best;
@@ -147,7 +163,7 @@ __device__ void certify(const Problem<T>& problem, int row) {
   const int col = problem.columns.partner[row];
   const double price = problem.columns.price[col];
   problem.best[row] = best;
-  problem.bid[row] =
+  problem.slack[row] =
       double(problem.cost(row, col)) - (price > -infinity ? price : dead_price) - best;
 }
 
@@ -180,7 +196,7 @@ __device__ void report(const Problem<T>& problem, const Found& found, double* pa
   for (int row = threadIdx.x; row < problem.rows; row += blockDim.x) {
     found.col4row[row] = solved ? problem.columns.partner[row] : none;
     found.row_duals[row] = solved ? sign * (problem.best[row] + highest) : 0;
-    if (solved) slack += problem.bid[row];
+    if (solved) slack += problem.slack[row];
   }
   slack = block_sum(slack, parts);
   if (threadIdx.x > 0) return;

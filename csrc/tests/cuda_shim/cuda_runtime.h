@@ -34,6 +34,9 @@ struct __align__(8) float2 {
 struct __align__(16) float4 {
   float x, y, z, w;
 };
+struct __align__(16) double2 {
+  double x, y;
+};
 
 // The device language.
 

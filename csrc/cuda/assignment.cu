@@ -233,8 +233,9 @@ void run(const Group& group, int device, Stream stream) {
   const unsigned threads = threads_for(group.most_rows);
   Room room(nullptr);
   Working(room, int(group.most_rows), int(group.most_cols));
-  const std::size_t shared = std::min(sizeof(Block<T>) + room.taken(), most_shared_memory(device));
-  allow_shared_memory(solve_all<T>, shared);
+  const std::size_t most = most_shared_memory(device);
+  const std::size_t shared = std::min(sizeof(Block<T>) + room.taken(), most);
+  allow_shared_memory(solve_all<T>, most);  // always the same, as threads may call at once
   launch(start_all<T>, problems, pass_threads, parts, stream, group);
   launch(inspect_rows<T>, rows, pass_threads, 0, stream, group);
   launch(find_all_dead_columns<T>, columns, threads, parts, stream, group);

@@ -12,21 +12,37 @@
 #include <cuda_runtime.h>
 
 #include "cuda/assignment/block.cuh"
+#include "cuda/relaxed.cuh"
 
 namespace fastrebasin::cuda {
-
-constexpr int row_bits = 16;
-constexpr int most_rounds = 0xFFFE;
 
 template <typename T>
 class Auction {
  public:
   __device__ explicit Auction(Block<T>& block)
-      : block_(block), problem_(block.problem), columns_(block.problem.columns) {}
+      : block_(block),
+        problem_(block.problem),
+        columns_(block.problem.columns),
+        lowest_bid_(reinterpret_cast<unsigned*>(columns_.mark)),
+        winner_(reinterpret_cast<int*>(lowest_bid_ + problem_.cols + 1)) {}
 
   // Rows that have a column within `tolerance` of their best keep it; the others bid, for so many
-  // rounds or until `few` are left. Returns how many are left. All threads meet.
+  // rounds or until `few` are left. Once more if too many rows want a dead column: their price
+  // falls in between. Returns how many are left. All threads meet.
   __device__ int phase(double tolerance, int few, int rounds) {
+    for (int turn = 1;; ++turn) {
+      const int left = sell(tolerance, few, rounds);
+      const int excess = tolerance > 0 ? block_.out - dead_cols() : block_.refused;
+      __syncthreads();
+      if (excess <= problem_.rows / few_excess || turn == most_turns) return left;
+    }
+  }
+
+ private:
+  static constexpr int dropped = -2;
+  static constexpr int most_turns = 8, few_excess = 64;
+
+  __device__ int sell(double tolerance, int few, int rounds) {
     begin(tolerance);
     bool open = true;
     int now = 0, active = block_.counts[0], round = 0;
@@ -40,6 +56,8 @@ class Auction {
       for_each_team(queue, active, [&](int k, int row) { bid(k, row, tolerance, round); });
       __syncthreads();
       if (block_.stale > 0) list_stale(block_);
+      for_each_thread(active, [&](int k) { compete(k, queue[k]); });
+      __syncthreads();
       open = tolerance > 0 || block_.out + block_.wanting_out[round % 2] <= dead_cols();
       for_each_thread(active, [&](int k) {
         resolve(k, queue[k], open, columns_.queues[1 - round % 2], block_.counts[next]);
@@ -53,9 +71,6 @@ class Auction {
     return active;
   }
 
- private:
-  static constexpr int dropped = -2;
-
   __device__ int dead_cols() const { return problem_.state->dead_cols; }
 
   // Rows got all the dead columns that they bid for in one round, or none.
@@ -66,14 +81,19 @@ class Auction {
 
   // Takes columns from rows that have better ones; these make up the first queue.
   __device__ void begin(double tolerance) {
-    for_each_thread(problem_.cols, [&](int j) { columns_.mark[j] = ~Bits{0}; });
+    for_each_thread(problem_.cols, [&](int j) {
+      lowest_bid_[j] = no_bid;
+      winner_[j] = no_winner;
+    });
     if (threadIdx.x == 0) {
       for (int& count : block_.counts) count = 0;
-      block_.out = block_.wanting_out[0] = block_.wanting_out[1] = 0;
+      block_.out = block_.wanting_out[0] = block_.wanting_out[1] = block_.refused = 0;
     }
     find_pair_costs(problem_);
-    find_best(block_, problem_.rows,
-              [&](int row) { return problem_.is_dead_row(row) ? none : row; });
+    const bool all = dead_cols() > 0;
+    find_best(block_, problem_.rows, [&](int row) {
+      return columns_.partner[row] != none || (all && !problem_.is_dead_row(row)) ? row : none;
+    });
     price_dead_columns();
     const double outside = problem_.outside();
     for_each_thread(problem_.rows, [&](int row) {
@@ -121,11 +141,6 @@ class Auction {
     __syncthreads();
   }
 
-  // A bid that counts in this round only: of two the lower, then that of the lower row.
-  __device__ static Bits mark_of(int round, double price, int row) {
-    return Bits(most_rounds - round) << 48 | ordered(price) >> 32 << row_bits | Bits(row);
-  }
-
   // The team's row, number `k` of the queue, bids for its best column.
   __device__ void bid(int k, int row, double tolerance, int round) {
     const Choice choice = choose(problem_, row);
@@ -148,20 +163,34 @@ class Auction {
       col = problem_.lists.cols[std::int64_t{row} * list_capacity + choice.slot];
       const double price = columns_.price[col] - (lead + tolerance);
       columns_.distance[k] = bits_of(price);
-      atomicMin(&columns_.mark[col], mark_of(round, price, row));
+      atomicMin(&lowest_bid_[col], rounded(price));
     }
     columns_.wanted[k] = col;
   }
 
+  // Of rows that bid the lowest price, but for rounding, the first wins.
+  __device__ void compete(int k, int row) {
+    const int col = columns_.wanted[k];
+    if (col >= 0 && col < problem_.cols &&
+        lowest_bid_[col] == rounded(double_of(columns_.distance[k])))
+      atomicMin(&winner_[col], row);
+  }
+
+  // The high word of a price, in an order that bits have.
+  __device__ static unsigned rounded(double price) { return unsigned(ordered(price) >> 32); }
+
   // A row gets what it bid for, or bids again in the next round, or not any more in this phase.
   __device__ void resolve(int k, int row, bool open, int* next, int& count) {
     const int col = columns_.wanted[k];
-    if (col == dropped || (col == problem_.cols && !open)) return;
+    if (col == dropped) return;
     if (col == problem_.cols) {
-      columns_.partner[row] = col;
-    } else if (col == none || int(columns_.mark[col] & ((1u << row_bits) - 1)) != row) {
+      if (open) columns_.partner[row] = col;
+      if (!open) atomicAdd(&block_.refused, 1);
+    } else if (col == none || relaxed_load(&winner_[col]) != row) {
       push(next, count, row);
     } else {
+      relaxed_store(&winner_[col], no_winner);
+      lowest_bid_[col] = no_bid;
       const int other = columns_.holder[col];
       const double price = double_of(columns_.distance[k]);
       // A row that gains nothing would only change places with the other for ever.
@@ -178,6 +207,11 @@ class Auction {
   Block<T>& block_;
   Problem<T>& problem_;
   Working& columns_;
+  // Of each column, in a round.
+  static constexpr unsigned no_bid = ~0u;
+  static constexpr int no_winner = 0x7FFFFFFF;
+  unsigned* const lowest_bid_;
+  int* const winner_;
 };
 
 }  // namespace fastrebasin::cuda

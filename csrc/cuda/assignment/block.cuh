@@ -13,23 +13,27 @@ namespace fastrebasin::cuda {
 constexpr int most_warps = 32;
 constexpr int most_samples = 256;
 
+// How far the nearest columns of a search are: those where a path may end, those to go on from, and
+// those that only a row read whole can tell.
+struct Nearest {
+  double end = infinity, open = infinity, whole = infinity;
+};
+
 template <typename T>
 struct Block {
   Problem<T> problem;
-  int counts[3];          // of the rows in queues
-  int stale;              // rows to be listed anew, in the last queue
-  int out;                // rows that have a dead column
-  int wanting_out[2];     // and those that bid for one, in even and odd rounds
-  int dead_out;           // dead rows that have one
-  int dead_left;          // dead rows without a column
-  int whole_count[2];     // of the rows in the last queue, which a search reads whole
-  Bits end, open, whole;  // distances of the nearest column of each kind
-  int first_end, ends;
-  int path_rows;
-  int open_class;  // whether a search goes on from the rows that have a dead column
-  Bits highest;    // price, as ordered bits
+  int counts[3];       // of the rows in queues
+  int stale;           // rows to be listed anew, in the last queue
+  int out;             // rows that have a dead column
+  int wanting_out[2];  // and those that bid for one, in even and odd rounds
+  int refused;         // rows that bid for one in vain
+  int dead_out;        // dead rows that have one
+  int dead_left;       // dead rows without a column
+  int whole_count[2];  // of the rows in the last queue, which a search reads whole
+  int open_class;      // whether a search goes on from the rows that have a dead column
   double samples[most_samples];
   double parts[most_warps];
+  Nearest nearest[most_warps];  // of what the threads of each warp looked at
   int ranks[most_warps];
 };
 
@@ -68,12 +72,7 @@ __device__ void list_stale(Block<T>& block) {
 // What each row's column costs it.
 template <typename T>
 __device__ void find_pair_costs(Problem<T>& problem) {
-  for_each_thread(problem.rows, [&](int row) {
-    const int col = problem.columns.partner[row];
-    if (col == none) return;
-    problem.pair_cost[row] =
-        col == problem.cols ? T(problem.state->dead_cost) : problem.cost(row, col);
-  });
+  for_each_thread(problem.rows, [&](int row) { problem.find_pair_cost(row); });
   __syncthreads();
 }
 

@@ -12,6 +12,7 @@ namespace fastrebasin::cuda {
 // So many of the 64 groups of a row's columns have their cheapest listed: about 44 columns then lie
 // below the bound.
 constexpr int listed_groups = 32;
+constexpr int most_halvings = 16;
 // Lanes that look at one row together.
 constexpr int team_lanes = 8;
 
@@ -81,22 +82,27 @@ __device__ void for_each_col(const Problem<T>& problem, int row, Visit visit) {
   }
 }
 
-// The least number that `wanted` of a warp's numbers, two of each lane, don't exceed.
-__device__ inline double order_statistic(const double (&numbers)[2], int wanted) {
-  const int lane = threadIdx.x % warp_lanes;
-  int rank[2] = {};
-  for (int other = 0; other < warp_lanes; ++other)
-    for (int k = 0; k < 2; ++k) {
-      const double number = __shfl_sync(all_lanes, numbers[k], other);
-      for (int own = 0; own < 2; ++own) {
-        const bool first = k == own ? other < lane : k < own;
-        rank[own] += number < numbers[own] || (number == numbers[own] && first);
-      }
-    }
-  const unsigned found[2] = {__ballot_sync(all_lanes, rank[0] == wanted - 1),
-                             __ballot_sync(all_lanes, rank[1] == wanted - 1)};
-  const double number = found[0] ? numbers[0] : numbers[1];
-  return __shfl_sync(all_lanes, number, __ffs(found[0] ? found[0] : found[1]) - 1);
+// A bound for about so many of a warp's numbers, two of each lane; for one the least of them, and
+// infinity where fewer are finite.
+__device__ inline double bound_for(const double (&numbers)[2], int wanted) {
+  const auto largest_finite = [](double a, double b) {
+    return a < infinity && (a > b || b == infinity) ? a : b < infinity ? b : -infinity;
+  };
+  const auto count = [&](double bound) {
+    return __popc(__ballot_sync(all_lanes, numbers[0] <= bound)) +
+           __popc(__ballot_sync(all_lanes, numbers[1] <= bound));
+  };
+  double low = warp_lowest(numbers[0] < numbers[1] ? numbers[0] : numbers[1]);
+  double high = -warp_lowest(-largest_finite(numbers[0], numbers[1]));
+  if (wanted == 1) return low;
+  if (!(high > -infinity) || count(high) <= wanted) return infinity;
+  for (int k = 0; k < most_halvings; ++k) {
+    const double middle = low / 2 + high / 2;
+    const int found = count(middle);
+    if (4 * found >= 3 * wanted && 4 * found <= 5 * wanted) return middle;
+    (found > wanted ? high : low) = middle;
+  }
+  return high;
 }
 
 // Writes the columns up to a bound to a row's list, as far as there is room; returns their number.
@@ -130,7 +136,7 @@ __device__ void list_row(const Problem<T>& problem, int row) {
   int count = 0;
   // Where too many columns are equal to the cheapest, some of them are listed.
   for (int wanted = listed_groups; wanted > 0; wanted /= 2) {
-    bound = problem.cols <= list_capacity ? infinity : order_statistic(lowest, wanted);
+    bound = problem.cols <= list_capacity ? infinity : bound_for(lowest, wanted);
     count = collect(problem, row, bound);
     if (count <= list_capacity) break;
   }

@@ -18,7 +18,11 @@ constexpr int warp_lanes = 32;
 __device__ inline Bits bits_of(double value) { return Bits(__double_as_longlong(value)); }
 __device__ inline double double_of(Bits bits) { return __longlong_as_double((long long)(bits)); }
 
-// For any numbers; those that aren't negative order as their plain bits do.
+// Numbers that aren't negative order as their words do.
+__device__ inline unsigned high_word(double value) { return unsigned(bits_of(value) >> 32); }
+__device__ inline unsigned low_word(double value) { return unsigned(bits_of(value)); }
+
+// For any numbers.
 __device__ inline Bits ordered(double value) {
   const Bits bits = bits_of(value);
   return bits >> 63 ? ~bits : bits | Bits{1} << 63;
@@ -39,6 +43,23 @@ __device__ inline double block_sum(double value, double* parts) {
   double sum = 0;
   for (unsigned warp = 0; warp < blockDim.x / warp_lanes; ++warp) sum += parts[warp];
   return sum;
+}
+
+// The least of the values of a warp's threads; all get it.
+__device__ inline double warp_lowest(double value) {
+  for (int offset = warp_lanes / 2; offset; offset /= 2) {
+    const double other = __shfl_xor_sync(all_lanes, value, offset);
+    value = other < value ? other : value;
+  }
+  return value;
+}
+
+// The same for values that aren't negative.
+__device__ inline double warp_nearest(double value) {
+  const unsigned high = high_word(value);
+  const unsigned first = __reduce_min_sync(all_lanes, high);
+  const unsigned second = __reduce_min_sync(all_lanes, high == first ? low_word(value) : ~0u);
+  return double_of(Bits{first} << 32 | second);
 }
 
 // The largest of every thread's value.

@@ -152,6 +152,10 @@ struct Problem {
   __device__ double reduced_cost(int i, int j) const {
     return double(cost(i, j)) - columns.price[j];
   }
+  __device__ void find_pair_cost(int i) {
+    const int j = columns.partner[i];
+    if (j != none) pair_cost[i] = j == cols ? T(state->dead_cost) : cost(i, j);
+  }
   __device__ bool is_dead_row(int i) const { return dead_row[i] != 0; }
   // Dead rows, and those that a rectangular problem lacks.
   __device__ int dead_rows() const { return cols - state->live_rows; }

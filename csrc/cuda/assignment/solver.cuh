@@ -17,7 +17,7 @@ __device__ constexpr double usual_tolerances[usual_phases] = {0.3, 0.06, 0.012};
 __device__ constexpr double hard_tolerances[hard_phases] = {64, 16, 4, 1, 0.3, 0.06, 0.012};
 // A phase ends when so small a part of the rows is left.
 constexpr int few_rows = 64;
-constexpr int rounds_to_settle = 600, rounds_of_phase = 2000, rounds_of_reduction = 150;
+constexpr int rounds_to_settle = 600, rounds_of_phase = 2000, rounds_of_reduction = 75;
 
 template <typename T>
 class Solver {
@@ -101,12 +101,12 @@ class Solver {
   __device__ double spread_of(int row) const {
     const std::int64_t first = std::int64_t{row} * list_capacity;
     double low = infinity, high = -infinity;
+#pragma unroll 8
     for (int slot = 0; slot < list_capacity; ++slot) {
-      if (!(problem_.lists.costs[first + slot] < T(infinity))) break;
       const double reduced = double(problem_.lists.costs[first + slot]) -
                              problem_.columns.price[problem_.lists.cols[first + slot]];
       low = reduced < low ? reduced : low;
-      high = reduced > high ? reduced : high;
+      if (reduced > high && reduced < infinity) high = reduced;
     }
     const double bound = problem_.lists.bound[row];
     if (bound < infinity) high = bound;

@@ -155,10 +155,7 @@ __device__ void certify(const Problem<T>& problem, int row) {
       reduced = double(problem.cost(row, col)) - dead_price;
     best = reduced < best ? reduced : best;
   });
-  for (int offset = warp_lanes / 2; offset; offset /= 2) {
-    const double other = __shfl_xor_sync(all_lanes, best, offset);
-    best = other < best ? other : best;
-  }
+  best = warp_lowest(best);
   if (threadIdx.x % warp_lanes > 0) return;
   const int col = problem.columns.partner[row];
   const double price = problem.columns.price[col];

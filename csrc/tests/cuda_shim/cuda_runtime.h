@@ -64,6 +64,14 @@ inline int __all_sync(unsigned mask, int predicate, FASTREBASIN_SITE) {
   return __ballot_sync(mask, predicate, file, line) == mask;
 }
 
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value, FASTREBASIN_SITE) {
+  const std::uint64_t* values = cuda_shim::exchange_in_warp(mask, value, {file, line});
+  unsigned lowest = ~0u;
+  for (int lane = 0; lane < cuda_shim::warp_size; ++lane)
+    if ((mask >> lane & 1) && values[lane] < lowest) lowest = unsigned(values[lane]);
+  return lowest;
+}
+
 namespace cuda_shim {
 
 // The value that lane `from` gave; the lane's own where `from` lies outside its part of the warp.

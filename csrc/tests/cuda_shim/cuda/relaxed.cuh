@@ -11,4 +11,9 @@ T relaxed_load(const T* address) {
   return value;
 }
 
+template <typename T>
+void relaxed_store(T* address, T value) {
+  __atomic_store(address, &value, __ATOMIC_RELAXED);
+}
+
 }  // namespace fastrebasin::cuda

@@ -160,7 +160,7 @@ class Auction {
       double second = choice.second < outside ? choice.second : outside;
       second = second < bound ? second : bound;
       const double lead = second < infinity ? second - best : 0;
-      col = problem_.lists.cols[std::int64_t{row} * list_capacity + choice.slot];
+      col = choice.col;
       const double price = columns_.price[col] - (lead + tolerance);
       columns_.distance[k] = bits_of(price);
       atomicMin(&lowest_bid_[col], rounded(price));

@@ -13,6 +13,7 @@ namespace fastrebasin::cuda {
 // below the bound.
 constexpr int listed_groups = 32;
 constexpr int most_halvings = 16;
+constexpr int no_column = 0x7FFFFFFF;
 // Lanes that look at one row together.
 constexpr int team_lanes = 8;
 
@@ -71,13 +72,15 @@ __device__ void for_each_col(const Problem<T>& problem, int row, Visit visit) {
 #pragma unroll
     for (int k = 0; k < packs_ahead; ++k) {
       if (first + k >= chunks) break;
+      const int col = col_of(k);
+      double reduced[width];
 #pragma unroll
-      for (int w = 0; w < width; ++w) {
-        const int col = col_of(k) + w;
-        const bool inside = col < problem.cols;
-        const double cost = double(problem.sign * packs[k].values[w]);
-        visit(col, inside ? cost - price[col] : infinity, w % 2);
-      }
+      for (int w = 0; w < width; ++w)
+        reduced[w] = col + w < problem.cols
+                         ? double(problem.sign * packs[k].values[w]) - price[col + w]
+                         : infinity;
+#pragma unroll
+      for (int w = 0; w < width; ++w) visit(col + w, reduced[w], w % 2);
     }
   }
 }
@@ -148,55 +151,74 @@ __device__ void list_row(const Problem<T>& problem, int row) {
   __syncwarp();
 }
 
+// A lane's part of a row's list, read before anything is written; nothing of no row.
+constexpr int own_slots = list_capacity / team_lanes;
+template <typename T>
+struct Edges {
+  int cols[own_slots];
+  double reduced[own_slots];
+
+  __device__ Edges(const Problem<T>& problem, int row) {
+    const bool any = row != none;
+    const std::int64_t first = std::int64_t{row} * list_capacity + threadIdx.x % team_lanes;
+    const int* list_cols = problem.lists.cols + first;
+    const T* list_costs = problem.lists.costs + first;
+    const double* price = problem.columns.price;
+#pragma unroll
+    for (int k = 0; k < own_slots; ++k) {
+      cols[k] = any ? list_cols[k * team_lanes] : 0;
+      reduced[k] = any ? double(list_costs[k * team_lanes]) : infinity;
+    }
+#pragma unroll
+    for (int k = 0; k < own_slots; ++k) reduced[k] -= price[cols[k]];
+  }
+};
+
 // The best of a row's candidates, and the reduced cost of the second best.
 struct Choice {
   double best = infinity, second = infinity;
-  int slot = none;  // in the list
-  bool taken = true;
+  int col = none;
 };
 
-__device__ inline bool is_better(double value, bool taken, int slot, const Choice& than) {
-  if (value != than.best) return value < than.best;
-  if (taken != than.taken) return than.taken;
-  return slot < than.slot;
-}
-
-// By all lanes of a team; the row may be none. Of equal columns one that nobody has is better.
+// By all lanes of a warp, for its teams' rows, which may be none. Of equal columns one that nobody
+// has is better.
 template <typename T>
 __device__ Choice choose(const Problem<T>& problem, int row) {
+  const Edges<T> edges(problem, row);
   Choice choice;
-  if (row != none) {
-    const Working& columns = problem.columns;
-    const int* cols = problem.lists.cols + std::int64_t{row} * list_capacity;
-    const T* costs = problem.lists.costs + std::int64_t{row} * list_capacity;
 #pragma unroll
-    for (int k = 0; k < list_capacity / team_lanes; ++k) {
-      const int slot = threadIdx.x % team_lanes + k * team_lanes;
-      const int col = cols[slot];
-      const double reduced = double(costs[slot]) - columns.price[col];
-      const bool taken = columns.holder[col] != none;
-      if (is_better(reduced, taken, slot, choice)) {
-        choice = {reduced, choice.best, slot, taken};
-      } else {
-        choice.second = reduced < choice.second ? reduced : choice.second;
-      }
-    }
+  for (int k = 0; k < own_slots; ++k) {
+    const double reduced = edges.reduced[k];
+    const bool better = reduced < choice.best;
+    const double loser = better ? choice.best : reduced;
+    choice.second = loser < choice.second ? loser : choice.second;
+    choice.best = better ? reduced : choice.best;
+    choice.col = better ? edges.cols[k] : choice.col;
   }
   for (int offset = team_lanes / 2; offset; offset /= 2) {
     const double best = __shfl_xor_sync(all_lanes, choice.best, offset);
     const double second = __shfl_xor_sync(all_lanes, choice.second, offset);
-    const int slot = __shfl_xor_sync(all_lanes, choice.slot, offset);
-    const bool taken = __shfl_xor_sync(all_lanes, choice.taken, offset);
-    const bool better =
-        slot != none && (choice.slot == none || is_better(best, taken, slot, choice));
+    const int col = __shfl_xor_sync(all_lanes, choice.col, offset);
+    const bool better = best < choice.best || (best == choice.best && col < choice.col);
     const double loser = better ? choice.best : best;
     choice.second = choice.second < second ? choice.second : second;
     choice.second = choice.second < loser ? choice.second : loser;
-    if (better) {
-      choice.best = best;
-      choice.slot = slot;
-      choice.taken = taken;
+    choice.best = better ? best : choice.best;
+    choice.col = better ? col : choice.col;
+  }
+  const bool tied = choice.second == choice.best && choice.best < infinity;
+  if (__any_sync(all_lanes, tied)) {
+    int free = no_column;
+#pragma unroll
+    for (int k = 0; k < own_slots; ++k)
+      if (edges.reduced[k] == choice.best && problem.columns.holder[edges.cols[k]] == none &&
+          edges.cols[k] < free)
+        free = edges.cols[k];
+    for (int offset = team_lanes / 2; offset; offset /= 2) {
+      const int other = __shfl_xor_sync(all_lanes, free, offset);
+      free = other < free ? other : free;
     }
+    if (tied && free != no_column) choice.col = free;
   }
   return choice;
 }

@@ -55,6 +55,7 @@ class Search {
       const int* queue = columns_.queues[0];
       find_best(block_, free, [&](int k) { return queue[k]; });
       const double outside = problem_.outside();
+      if (take_dead_columns(outside) > 0) continue;
       for_each_thread(free, [&](int k) {
         const int row = queue[k];
         problem_.base[row] = 0;
@@ -122,8 +123,32 @@ class Search {
     __syncthreads();
   }
 
+  // Rows that would rather have a dead column than any other get one, while there are some. Returns
+  // how many do.
+  __device__ int take_dead_columns(double outside) {
+    const int left = free_dead_cols();
+    if (left <= 0) return 0;
+    const int count = for_each_ranked(
+        problem_.rows, block_.ranks,
+        [&](int row) {
+          return !problem_.is_dead_row(row) && columns_.partner[row] == none &&
+                 outside <= problem_.best[row];
+        },
+        [&](int row, int rank) {
+          if (rank >= left) return;
+          columns_.partner[row] = problem_.cols;
+          problem_.find_pair_cost(row);
+        });
+    const int taken = count < left ? count : left;
+    __syncthreads();
+    if (threadIdx.x == 0) block_.out += taken;
+    __syncthreads();
+    return taken;
+  }
+
   // Finds the distances of all columns up to a radius: that given, or so many times as far as to
-  // the nearest end, or as far as lists tell beyond it. False where no end can be reached.
+  // the nearest end; from a queue only as far as lists tell beyond that. False where no end can be
+  // reached.
   __device__ bool run(bool from_queue, double radius, double reach) {
     const double step = search_step * problem_.state->spread;
     double limit = step;
@@ -143,7 +168,7 @@ class Search {
       if (end_ * reach < radius_) radius_ = end_ * reach;
       const double nearest = open < whole_ ? open : whole_;
       if (!(nearest <= radius_ && nearest < infinity)) return end_ < infinity;
-      if (whole_ <= open && end_ <= whole_) {
+      if (from_queue && whole_ <= open && end_ <= whole_) {
         radius_ = whole_;
         return true;
       }
@@ -170,20 +195,17 @@ class Search {
 
   template <typename Visit>
   __device__ void relax_list(int row, Visit visit) {
+    const Edges<T> edges(problem_, row);
     const double base = problem_.base[row], best = lowest(row);
-    const int* cols = problem_.lists.cols + std::int64_t{row} * list_capacity;
-    const T* costs = problem_.lists.costs + std::int64_t{row} * list_capacity;
+    const double whole = base + above(problem_.lists.bound[row], best);
+    const double outside = base + above(problem_.outside(), best);
 #pragma unroll
-    for (int k = 0; k < list_capacity / team_lanes; ++k) {
-      const int slot = threadIdx.x % team_lanes + k * team_lanes;
-      const int col = cols[slot];
-      const double at = base + above(double(costs[slot]) - columns_.price[col], best);
-      if (at <= radius_) visit(row, col, at);
+    for (int k = 0; k < own_slots; ++k) {
+      const double at = base + above(edges.reduced[k], best);
+      if (at <= radius_) visit(row, edges.cols[k], at);
     }
     if (!leads_team()) return;
-    const double outside = base + above(problem_.outside(), best);
     if (outside <= radius_) visit(row, problem_.cols, outside);
-    const double whole = base + above(problem_.lists.bound[row], best);
     if (whole <= radius_) {
       problem_.whole_at[row] = whole;
       own_whole_ = whole < own_whole_ ? whole : own_whole_;

@@ -110,7 +110,8 @@ __global__ void __launch_bounds__(pass_threads) inspect_rows(const __grid_consta
 }
 
 template <typename T>
-__global__ void __launch_bounds__(1024) find_all_dead_columns(const __grid_constant__ Group group) {
+__global__ void __launch_bounds__(most_threads)
+    find_all_dead_columns(const __grid_constant__ Group group) {
   const Task& task = task_of(group, &Task::first_column_block, blockIdx.x);
   const std::int64_t block = blockIdx.x - task.first_column_block;
   find_dead_columns(problem_of<T>(task, block / task.column_blocks, group.maximize),
@@ -143,7 +144,7 @@ constexpr int last_step = usual_phases;
 
 // A block for each problem. Meant for hundreds of rows to some ten thousand.
 template <typename T>
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(most_threads)
     solve_all(const __grid_constant__ Group group, int step, std::size_t shared_bytes) {
   Block<T>& block = shared_memory<Block<T>>();
   const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
@@ -218,10 +219,10 @@ char* add(Group& group, const AssignmentStack& stack, char* free) {
   return free + stack.batch * task.problem_bytes;
 }
 
-// As many threads as there are rows, in a power of two that a block can have.
-unsigned threads_for(std::int64_t rows) {
+// As many threads as there are rows, or words of bits for columns, in a power of two.
+unsigned threads_for(std::int64_t rows, std::int64_t cols) {
   unsigned threads = 64;
-  while (threads < 1024 && threads < rows) threads *= 2;
+  while (threads < most_threads && threads < std::max(rows, cols / bits_of_word)) threads *= 2;
   return threads;
 }
 
@@ -230,7 +231,7 @@ void run(const Group& group, int device, Stream stream) {
   constexpr std::size_t parts = most_warps * sizeof(double);
   const auto problems = unsigned(group.problems), rows = unsigned(group.row_blocks);
   const auto columns = unsigned(group.column_blocks);
-  const unsigned threads = threads_for(group.most_rows);
+  const unsigned threads = threads_for(group.most_rows, group.most_cols);
   Room room(nullptr);
   Working(room, int(group.most_rows), int(group.most_cols));
   const std::size_t most = most_shared_memory(device);

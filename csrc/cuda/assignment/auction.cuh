@@ -20,11 +20,7 @@ template <typename T>
 class Auction {
  public:
   __device__ explicit Auction(Block<T>& block)
-      : block_(block),
-        problem_(block.problem),
-        columns_(block.problem.columns),
-        lowest_bid_(reinterpret_cast<unsigned*>(columns_.mark)),
-        winner_(reinterpret_cast<int*>(lowest_bid_ + problem_.cols + 1)) {}
+      : block_(block), problem_(block.problem), columns_(block.problem.columns) {}
 
   // Rows that have a column within `tolerance` of their best keep it; the others bid, for so many
   // rounds or until `few` are left. Once more if too many rows want a dead column: their price
@@ -41,34 +37,49 @@ class Auction {
  private:
   static constexpr int dropped = -2;
   static constexpr int most_turns = 8, few_excess = 64;
+  static constexpr int enough_stale = 32;
 
   __device__ int sell(double tolerance, int few, int rounds) {
     begin(tolerance);
     bool open = true;
-    int now = 0, active = block_.counts[0], round = 0;
-    for (; active > few && round < rounds; ++round) {
+    int now = 0, active = block_.counts[0], waiting = 0, round = 0;
+    for (; active + waiting > few && round < rounds; ++round) {
       const int next = now == 2 ? 0 : now + 1;
+      int* queue = columns_.queues[round % 2];
+      if (waiting > 0 && (active <= few || waiting >= enough_stale)) {
+        take_stale(queue + active, waiting);
+        active += waiting;
+      }
       if (threadIdx.x == 0) {
         block_.counts[next == 2 ? 0 : next + 1] = 0;
         settle_out(1 - round % 2, open);
       }
-      const int* queue = columns_.queues[round % 2];
       for_each_team(queue, active, [&](int k, int row) { bid(k, row, tolerance, round); });
       __syncthreads();
-      if (block_.stale > 0) list_stale(block_);
       for_each_thread(active, [&](int k) { compete(k, queue[k]); });
       __syncthreads();
       open = tolerance > 0 || block_.out + block_.wanting_out[round % 2] <= dead_cols();
-      for_each_thread(active, [&](int k) {
-        resolve(k, queue[k], open, columns_.queues[1 - round % 2], block_.counts[next]);
-      });
+      push_each(active, columns_.queues[1 - round % 2], block_.counts[next],
+                [&](int k) { return resolve(k, queue[k], open); });
+      waiting = block_.stale;
       __syncthreads();
       active = block_.counts[next];
       now = next;
     }
-    if (threadIdx.x == 0) settle_out(1 - round % 2, open);
+    if (threadIdx.x == 0) {
+      settle_out(1 - round % 2, open);
+      block_.stale = 0;
+    }
     __syncthreads();
-    return active;
+    return active + waiting;
+  }
+
+  // Lists rows whose lists don't tell their best column any more, and lets them bid again. They
+  // wait until there are enough of them, as a warp takes long to read a row.
+  __device__ void take_stale(int* queue, int waiting) {
+    for_each_thread(waiting, [&](int k) { queue[k] = problem_.stale[k]; });
+    list_stale(block_);
+    __syncthreads();
   }
 
   __device__ int dead_cols() const { return problem_.state->dead_cols; }
@@ -82,8 +93,8 @@ class Auction {
   // Takes columns from rows that have better ones; these make up the first queue.
   __device__ void begin(double tolerance) {
     for_each_thread(problem_.cols, [&](int j) {
-      lowest_bid_[j] = no_bid;
-      winner_[j] = no_winner;
+      columns_.high[j] = no_bid;
+      columns_.leader[j] = no_winner;
     });
     if (threadIdx.x == 0) {
       for (int& count : block_.counts) count = 0;
@@ -96,8 +107,8 @@ class Auction {
     });
     price_dead_columns();
     const double outside = problem_.outside();
-    for_each_thread(problem_.rows, [&](int row) {
-      if (problem_.is_dead_row(row)) return;
+    push_each(problem_.rows, columns_.queues[0], block_.counts[0], [&](int row) {
+      if (problem_.is_dead_row(row)) return none;
       const int col = columns_.partner[row];
       const double best = outside < problem_.best[row] ? outside : problem_.best[row];
       const double own =
@@ -106,11 +117,11 @@ class Auction {
       const bool must = tolerance > 0 || col != problem_.cols || own < problem_.best[row];
       if (own < infinity && own <= best + tolerance && must) {
         if (col == problem_.cols) atomicAdd(&block_.out, 1);
-        return;
+        return none;
       }
       if (col != none && col != problem_.cols) columns_.holder[col] = none;
       columns_.partner[row] = none;
-      push(columns_.queues[0], block_.counts[0], row);
+      return row;
     });
     __syncthreads();
   }
@@ -143,16 +154,16 @@ class Auction {
 
   // The team's row, number `k` of the queue, bids for its best column.
   __device__ void bid(int k, int row, double tolerance, int round) {
+    const double bound = row == none ? 0 : problem_.lists.bound[row];
+    const double outside = problem_.outside();
     const Choice choice = choose(problem_, row);
     if (row == none || !leads_team()) return;
-    const double outside = problem_.outside(), bound = problem_.lists.bound[row];
     const double best = outside < choice.best ? outside : choice.best;
-    int col = none;
+    int col = dropped;
     if (best > bound) {
       push(problem_.stale, block_.stale, row);
     } else if (!(best < infinity)) {
       problem_.state->infeasible = 1;
-      col = dropped;
     } else if (outside < choice.best) {
       atomicAdd(&block_.wanting_out[round % 2], 1);
       col = problem_.cols;
@@ -162,56 +173,57 @@ class Auction {
       const double lead = second < infinity ? second - best : 0;
       col = choice.col;
       const double price = columns_.price[col] - (lead + tolerance);
-      columns_.distance[k] = bits_of(price);
-      atomicMin(&lowest_bid_[col], rounded(price));
+      columns_.low[k] = high_word(price);
+      columns_.changed[k] = int(low_word(price));
+      atomicMin(&columns_.high[col], rounded(price));
     }
     columns_.wanted[k] = col;
+  }
+
+  __device__ double bid_of(int k) const {
+    return double_of(Bits{columns_.low[k]} << 32 | unsigned(columns_.changed[k]));
   }
 
   // Of rows that bid the lowest price, but for rounding, the first wins.
   __device__ void compete(int k, int row) {
     const int col = columns_.wanted[k];
-    if (col >= 0 && col < problem_.cols &&
-        lowest_bid_[col] == rounded(double_of(columns_.distance[k])))
-      atomicMin(&winner_[col], row);
+    if (col >= 0 && col < problem_.cols && columns_.high[col] == rounded(bid_of(k)))
+      atomicMin(&columns_.leader[col], row);
   }
 
   // The high word of a price, in an order that bits have.
   __device__ static unsigned rounded(double price) { return unsigned(ordered(price) >> 32); }
 
   // A row gets what it bid for, or bids again in the next round, or not any more in this phase.
-  __device__ void resolve(int k, int row, bool open, int* next, int& count) {
+  // Returns who bids: the row, or that which had the column, or none.
+  __device__ int resolve(int k, int row, bool open) {
     const int col = columns_.wanted[k];
-    if (col == dropped) return;
+    if (col == dropped) return none;
     if (col == problem_.cols) {
       if (open) columns_.partner[row] = col;
       if (!open) atomicAdd(&block_.refused, 1);
-    } else if (col == none || relaxed_load(&winner_[col]) != row) {
-      push(next, count, row);
-    } else {
-      relaxed_store(&winner_[col], no_winner);
-      lowest_bid_[col] = no_bid;
-      const int other = columns_.holder[col];
-      const double price = double_of(columns_.distance[k]);
-      // A row that gains nothing would only change places with the other for ever.
-      if (other != none && !(price < columns_.price[col])) return;
-      columns_.holder[col] = row;
-      columns_.price[col] = price;
-      columns_.partner[row] = col;
-      if (other == none) return;
-      columns_.partner[other] = none;
-      push(next, count, other);
+      return none;
     }
+    if (relaxed_load(&columns_.leader[col]) != row) return row;
+    relaxed_store(&columns_.leader[col], no_winner);
+    columns_.high[col] = no_bid;
+    const int other = columns_.holder[col];
+    const double price = bid_of(k);
+    // A row that gains nothing would only change places with the other for ever.
+    if (other != none && !(price < columns_.price[col])) return none;
+    columns_.holder[col] = row;
+    columns_.price[col] = price;
+    columns_.partner[row] = col;
+    if (other != none) columns_.partner[other] = none;
+    return other;
   }
 
   Block<T>& block_;
   Problem<T>& problem_;
   Working& columns_;
-  // Of each column, in a round.
+  // Of a column, where nobody bids.
   static constexpr unsigned no_bid = ~0u;
   static constexpr int no_winner = 0x7FFFFFFF;
-  unsigned* const lowest_bid_;
-  int* const winner_;
 };
 
 }  // namespace fastrebasin::cuda

@@ -10,7 +10,7 @@
 
 namespace fastrebasin::cuda {
 
-constexpr int most_warps = 32;
+constexpr int most_warps = most_threads / warp_lanes;
 constexpr int most_samples = 256;
 
 // How far the nearest columns of a search are: those where a path may end, those to go on from, and
@@ -59,6 +59,21 @@ __device__ int for_each_ranked(int count, int* parts, IsOne is_one, Body body) {
 }
 
 __device__ inline void push(int* queue, int& count, int row) { queue[atomicAdd(&count, 1)] = row; }
+
+// Pushes the rows that row_of(index) gives for 0 to count - 1, but none; one turn for each warp.
+template <typename RowOf>
+__device__ void push_each(int count, int* queue, int& pushed, RowOf row_of) {
+  const unsigned lane = threadIdx.x % warp_lanes;
+  for (int first = threadIdx.x - lane; first < count; first += blockDim.x) {
+    const int at = first + int(lane), row = at < count ? row_of(at) : none;
+    const unsigned ballot = __ballot_sync(all_lanes, row != none);
+    if (ballot == 0) continue;
+    int place = 0;
+    if (lane == 0) place = atomicAdd(&pushed, __popc(ballot));
+    place = __shfl_sync(all_lanes, place, 0) + __popc(ballot & ((1u << lane) - 1));
+    if (row != none) queue[place] = row;
+  }
+}
 
 // Lists stale rows at the present prices. All threads meet.
 template <typename T>

@@ -49,29 +49,34 @@ __device__ Pack<T> read_pack(const Problem<T>& problem, const T* costs, int firs
   return pack;
 }
 
-// Calls visit(column, reduced cost, parity) for all columns of a row, as many by each lane of a
-// warp; beyond the last column costs are infinite. Rows begin in different places, so that of many
-// equal columns they find different ones.
+// Which of several warps reads a row.
+struct Part {
+  int number = 0, count = 1;
+};
+
+// Calls visit(column, reduced cost, parity) for all columns of a row, or a warp's part of them, as
+// many by each of its lanes; beyond the last column costs are infinite. Rows begin in different
+// places, so that of many equal columns they find different ones.
 template <typename T, typename Visit>
-__device__ void for_each_col(const Problem<T>& problem, int row, Visit visit) {
+__device__ void for_each_col(const Problem<T>& problem, int row, Visit visit, Part part = {}) {
   constexpr int width = Pack<T>::width, chunk_cols = warp_lanes * width;
   const int chunks = (problem.cols + chunk_cols - 1) / chunk_cols;
   const int own = threadIdx.x % warp_lanes * width;
   const T* costs = problem.costs + row * problem.row_stride;
   const double* price = problem.columns.price;
   const int start = int(row * 40503u % unsigned(chunks));
-  for (int first = 0; first < chunks; first += packs_ahead) {
+  for (int first = part.number; first < chunks; first += packs_ahead * part.count) {
     Pack<T> packs[packs_ahead] = {Pack<T>({}), Pack<T>({}), Pack<T>({}), Pack<T>({})};
     const auto col_of = [&](int k) {
-      const int chunk = start + first + k;
+      const int chunk = start + first + k * part.count;
       return (chunk < chunks ? chunk : chunk - chunks) * chunk_cols + own;
     };
 #pragma unroll
     for (int k = 0; k < packs_ahead; ++k)
-      if (first + k < chunks) packs[k] = read_pack(problem, costs, col_of(k));
+      if (first + k * part.count < chunks) packs[k] = read_pack(problem, costs, col_of(k));
 #pragma unroll
     for (int k = 0; k < packs_ahead; ++k) {
-      if (first + k >= chunks) break;
+      if (first + k * part.count >= chunks) break;
       const int col = col_of(k);
       double reduced[width];
 #pragma unroll
@@ -233,11 +238,20 @@ __device__ void for_each_team(const int* queue, int count, Body body) {
     body(first + team, first + team < count ? queue[first + team] : none);
 }
 
-// The same by each warp.
+// The same by each warp, without their number.
 template <typename Body>
 __device__ void for_each_warp(const int* queue, int count, Body body) {
   for (int at = threadIdx.x / warp_lanes; at < count; at += blockDim.x / warp_lanes)
     body(queue[at]);
+}
+
+// Calls body(row, part) by several warps for each row of a short queue.
+template <typename Body>
+__device__ void for_each_part(const int* queue, int count, Body body) {
+  const int warps = blockDim.x / warp_lanes, warp = threadIdx.x / warp_lanes;
+  const int parts = count < warps ? warps / count : 1;
+  for (int at = warp; at < count * parts; at += warps)
+    body(queue[at % count], Part{at / count, parts});
 }
 
 __device__ inline bool leads_team() { return threadIdx.x % team_lanes == 0; }

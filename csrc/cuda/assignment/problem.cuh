@@ -58,14 +58,20 @@ class Room {
   std::size_t taken_ = 0;
 };
 
+constexpr int most_threads = 512;  // of the block that solves a problem
+constexpr int bits_of_word = 64;
+
 // What the solving block has in its shared memory as far as there is room, first things first.
 struct Working {
   // Of each column, and of all dead ones as one.
   double* price;
-  Bits* distance;  // in a search; in an auction, the bids of a queue's rows
-  Bits* mark;
-  int* holder;  // the row that has it, or none
-  unsigned char* pending;
+  // The words of its distance in a search, the round in which that last changed, and the first row
+  // that led there in that round. In an auction the lowest bid and who wins, and, of each row in
+  // the queue, the words of its bid.
+  unsigned *high, *low;
+  int *changed, *leader;
+  int* holder;    // the row that has it, or none
+  Bits* pending;  // a word of each thread for its columns, 64 at a time
   // Of each row.
   int* partner;    // its column, or none
   int* wanted;     // the columns that a queue's rows bid for
@@ -74,25 +80,33 @@ struct Working {
   Working() = default;
   __host__ __device__ Working(Room& room, int rows, int cols)
       : price(room.take<double>(cols + 1)),
-        distance(room.take<Bits>(cols + 1)),
-        mark(room.take<Bits>(cols + 1)),
+        high(room.take<unsigned>(cols + 1)),
+        low(room.take<unsigned>(cols + 1)),
+        changed(room.take<int>(cols + 1)),
+        leader(room.take<int>(cols + 1)),
         holder(room.take<int>(cols + 1)),
-        pending(room.take<unsigned char>(cols + 1)),
+        pending(room.take<Bits>(pending_words(cols))),
         partner(room.take<int>(rows)),
         wanted(room.take<int>(rows)),
         queues{room.take<int>(rows), room.take<int>(rows)} {}
+
+  __host__ __device__ static std::int64_t pending_words(int cols) {
+    return cols / bits_of_word + most_threads + 1;
+  }
 
   // The same with arrays in another memory, those for which it has room.
   __device__ Working moved(Room& room, std::size_t bytes, int rows, int cols) const {
     Working to = *this;
     room.move(to.price, cols + 1, bytes);
-    room.move(to.mark, cols + 1, bytes);
-    room.move(to.distance, cols + 1, bytes);
-    room.move(to.holder, cols + 1, bytes);
+    room.move(to.high, cols + 1, bytes);
+    room.move(to.pending, pending_words(cols), bytes);
+    room.move(to.changed, cols + 1, bytes);
+    room.move(to.leader, cols + 1, bytes);
+    room.move(to.low, cols + 1, bytes);
     room.move(to.queues[0], rows, bytes);
     room.move(to.queues[1], rows, bytes);
+    room.move(to.holder, cols + 1, bytes);
     room.move(to.wanted, rows, bytes);
-    room.move(to.pending, cols + 1, bytes);
     room.move(to.partner, rows, bytes);
     return to;
   }

@@ -31,13 +31,7 @@ template <typename T>
 class Search {
  public:
   __device__ explicit Search(Block<T>& block)
-      : block_(block),
-        problem_(block.problem),
-        columns_(block.problem.columns),
-        high_(reinterpret_cast<unsigned*>(columns_.distance)),
-        low_(high_ + problem_.cols + 1),
-        changed_(reinterpret_cast<int*>(columns_.mark)),
-        leader_(changed_ + problem_.cols + 1) {}
+      : block_(block), problem_(block.problem), columns_(block.problem.columns) {}
 
   // Gives every row but dead ones a column; false where there's none. All threads meet.
   __device__ bool assign_rows() {
@@ -81,8 +75,8 @@ class Search {
         if (!is_column(j)) return;
         const double at = highest - columns_.price[j];
         set_distance(j, at);
-        changed_[j] = 1;
-        leader_[j] = problem_.rows;
+        columns_.changed[j] = 1;
+        columns_.leader[j] = problem_.rows;
         if (is_end(j) && at > farthest) farthest = at;
       });
       farthest = block_highest(farthest, block_.parts);
@@ -103,18 +97,20 @@ class Search {
     return j < problem_.cols ? columns_.holder[j] == none && is_column(j) : free_dead_cols() > 0;
   }
 
-  __device__ double distance(int j) const { return double_of(Bits{high_[j]} << 32 | low_[j]); }
+  __device__ double distance(int j) const {
+    return double_of(Bits{columns_.high[j]} << 32 | columns_.low[j]);
+  }
   __device__ void set_distance(int j, double at) {
-    high_[j] = high_word(at);
-    low_[j] = low_word(at);
+    columns_.high[j] = high_word(at);
+    columns_.low[j] = low_word(at);
   }
 
   __device__ void begin() {
     for_each_thread(problem_.cols + 1, [&](int j) {
       set_distance(j, infinity);
-      changed_[j] = 0;
-      columns_.pending[j] = 0;
+      columns_.changed[j] = 0;
     });
+    for_each_word([&](Bits& word, int) { word = 0; });
     for_each_thread(problem_.rows, [&](int row) { problem_.whole_at[row] = infinity; });
     if (threadIdx.x == 0) {
       block_.counts[0] = block_.counts[1] = block_.whole_count[0] = block_.whole_count[1] = 0;
@@ -146,9 +142,18 @@ class Search {
     return taken;
   }
 
+  // Calls body(word, first column) for a thread's words of bits, of every so many columns from the
+  // first.
+  template <typename Body>
+  __device__ void for_each_word(Body body) {
+    const int cols = problem_.cols + 1, stride = blockDim.x;
+    Bits* word = columns_.pending + threadIdx.x;
+    for (int first = threadIdx.x; first < cols; first += bits_of_word * stride, word += stride)
+      body(*word, first);
+  }
+
   // Finds the distances of all columns up to a radius: that given, or so many times as far as to
-  // the nearest end; from a queue only as far as lists tell beyond that. False where no end can be
-  // reached.
+  // the nearest end, or as far as lists tell beyond it. False where no end can be reached.
   __device__ bool run(bool from_queue, double radius, double reach) {
     const double step = search_step * problem_.state->spread;
     double limit = step;
@@ -156,19 +161,12 @@ class Search {
     radius_ = radius;
     for (int round = 1;; ++round) {
       const int now = 1 - round % 2;
-      if (round > 1 || from_queue) {
-        relax(now, [&](int, int col, double at) { reach_high(col, at, round); });
-        __syncthreads();
-        relax(now, [&](int, int col, double at) { reach_low(col, at, round); });
-        __syncthreads();
-        relax(now, [&](int row, int col, double at) { lead(row, col, at, round); });
-        __syncthreads();
-      }
+      if (round > 1 || from_queue) relax(now, round);
       const double open = look(round);
       if (end_ * reach < radius_) radius_ = end_ * reach;
       const double nearest = open < whole_ ? open : whole_;
       if (!(nearest <= radius_ && nearest < infinity)) return end_ < infinity;
-      if (from_queue && whole_ <= open && end_ <= whole_) {
+      if (whole_ <= open && end_ <= whole_) {
         radius_ = whole_;
         return true;
       }
@@ -178,38 +176,84 @@ class Search {
     }
   }
 
+  // Three times over all edges that leave the queues' rows: the first word of distances, then the
+  // second, then who led there. All threads meet.
+  __device__ void relax(int now, int round) {
+    const int count = block_.counts[now], whole = block_.whole_count[now];
+    const int teams = blockDim.x / team_lanes, team = threadIdx.x / team_lanes;
+    const int* queue = columns_.queues[now];
+    if (whole == 0 && count <= teams) {  // what a team read is still at hand
+      const Reached reached(*this, team < count ? queue[team] : none);
+      reached.visit([&](int, int col, double at) { reach_high(col, at, round); });
+      __syncthreads();
+      reached.visit([&](int, int col, double at) { reach_low(col, at, round); });
+      __syncthreads();
+      reached.visit([&](int row, int col, double at) { lead(row, col, at, round); });
+    } else {
+      visit_edges(now, [&](int, int col, double at) { reach_high(col, at, round); });
+      __syncthreads();
+      visit_edges(now, [&](int, int col, double at) { reach_low(col, at, round); });
+      __syncthreads();
+      visit_edges(now, [&](int row, int col, double at) { lead(row, col, at, round); });
+    }
+    __syncthreads();
+  }
+
   // Calls visit(row, column, distance of the column) for what the queues' rows can reach.
   template <typename Visit>
-  __device__ void relax(int now, Visit visit) {
-    for_each_team(columns_.queues[now], block_.counts[now], [&](int, int row) {
-      if (row != none) relax_list(row, visit);
-    });
-    for_each_warp(problem_.stale, block_.whole_count[now], [&](int row) {
+  __device__ void visit_edges(int now, Visit visit) {
+    for_each_team(columns_.queues[now], block_.counts[now],
+                  [&](int, int row) { Reached(*this, row).visit(visit); });
+    const int whole = block_.whole_count[now];
+    if (whole == 0) return;
+    for_each_part(problem_.stale, whole, [&](int row, Part part) {
       const double base = problem_.base[row], best = lowest(row);
-      for_each_col(problem_, row, [&](int col, double reduced, int) {
-        const double at = base + above(reduced, best);
-        if (at <= radius_) visit(row, col, at);
-      });
+      for_each_col(
+          problem_, row,
+          [&](int col, double reduced, int) {
+            const double at = base + above(reduced, best);
+            if (at <= radius_) visit(row, col, at);
+          },
+          part);
     });
   }
 
-  template <typename Visit>
-  __device__ void relax_list(int row, Visit visit) {
-    const Edges<T> edges(problem_, row);
-    const double base = problem_.base[row], best = lowest(row);
-    const double whole = base + above(problem_.lists.bound[row], best);
-    const double outside = base + above(problem_.outside(), best);
+  // A lane's part of the columns that a list leads to, and how far they are.
+  class Reached {
+   public:
+    __device__ Reached(Search& search, int row) : edges_(search.problem_, row), row_(row) {
+      if (row == none) return;
+      const double base = search.problem_.base[row], best = search.lowest(row);
+      const double bound = search.problem_.lists.bound[row];
+      radius_ = search.radius_;
 #pragma unroll
-    for (int k = 0; k < own_slots; ++k) {
-      const double at = base + above(edges.reduced[k], best);
-      if (at <= radius_) visit(row, edges.cols[k], at);
+      for (int k = 0; k < own_slots; ++k) edges_.reduced[k] = base + above(edges_.reduced[k], best);
+      if (!leads_team()) return;
+      dead_col_ = search.problem_.cols;
+      outside_ = base + above(search.problem_.outside(), best);
+      search.note_whole(row, base + above(bound, best));
     }
-    if (!leads_team()) return;
-    if (outside <= radius_) visit(row, problem_.cols, outside);
-    if (whole <= radius_) {
-      problem_.whole_at[row] = whole;
-      own_whole_ = whole < own_whole_ ? whole : own_whole_;
+
+    template <typename Visit>
+    __device__ void visit(Visit visit) const {
+      if (row_ == none) return;
+#pragma unroll
+      for (int k = 0; k < own_slots; ++k)
+        if (edges_.reduced[k] <= radius_) visit(row_, edges_.cols[k], edges_.reduced[k]);
+      if (outside_ <= radius_ && outside_ < infinity) visit(row_, dead_col_, outside_);
     }
+
+   private:
+    Edges<T> edges_;
+    int row_, dead_col_ = none;
+    double outside_ = infinity, radius_ = infinity;
+  };
+
+  // Beyond this distance a row's list doesn't tell what it leads to.
+  __device__ void note_whole(int row, double at) {
+    if (!(at <= radius_)) return;
+    problem_.whole_at[row] = at;
+    own_whole_ = at < own_whole_ ? at : own_whole_;
   }
 
   // What a row's own column costs it less its price, or the best where it has none.
@@ -223,27 +267,27 @@ class Search {
     return length > 0 ? length : 0;
   }
 
-  // Three times over all edges: the first word of distances, then the second, then who led there.
   __device__ void reach_high(int col, double at, int round) {
     const unsigned word = high_word(at);
-    if (word < relaxed_load(&high_[col]) && word < atomicMin(&high_[col], word)) {
-      relaxed_store(&low_[col], ~0u);
+    if (word < relaxed_load(&columns_.high[col]) && word < atomicMin(&columns_.high[col], word)) {
+      relaxed_store(&columns_.low[col], ~0u);
       note_change(col, round);
     }
   }
   __device__ void reach_low(int col, double at, int round) {
     const unsigned word = low_word(at);
-    if (high_[col] == high_word(at) && word < relaxed_load(&low_[col]) &&
-        word < atomicMin(&low_[col], word))
+    if (columns_.high[col] == high_word(at) && word < relaxed_load(&columns_.low[col]) &&
+        word < atomicMin(&columns_.low[col], word))
       note_change(col, round);
   }
   __device__ void note_change(int col, int round) {
-    relaxed_store(&changed_[col], round);
-    relaxed_store(&leader_[col], no_leader);
+    relaxed_store(&columns_.changed[col], round);
+    relaxed_store(&columns_.leader[col], no_leader);
   }
   __device__ void lead(int row, int col, double at, int round) {
-    if (changed_[col] == round && high_[col] == high_word(at) && low_[col] == low_word(at))
-      atomicMin(&leader_[col], row);
+    if (columns_.changed[col] == round && columns_.high[col] == high_word(at) &&
+        columns_.low[col] == low_word(at))
+      atomicMin(&columns_.leader[col], row);
   }
 
   // Finds the nearest ends, and returns how far the nearest column to go on from is. Each thread
@@ -251,16 +295,26 @@ class Search {
   __device__ double look(int round) {
     Nearest own;
     own.whole = own_whole_;
-    for_each_thread(problem_.cols + 1, [&](int j) {
-      if (changed_[j] == round) columns_.pending[j] = 1;
-      if (!columns_.pending[j]) return;
-      const double at = distance(j);
-      if (is_end(j)) {
-        columns_.pending[j] = 0;
-        own.end = at < own.end ? at : own.end;
-      } else {
-        own.open = at < own.open ? at : own.open;
+    const int cols = problem_.cols + 1, stride = blockDim.x;
+    for_each_word([&](Bits& word, int first) {
+      Bits bits = word;
+#pragma unroll 8
+      for (int k = 0; k < bits_of_word; ++k) {
+        const int j = first + k * stride;
+        if (j >= cols) break;
+        if (columns_.changed[j] == round) bits |= Bits{1} << k;
       }
+      for (Bits rest = bits; rest; rest &= rest - 1) {
+        const int k = __ffsll(rest) - 1, j = first + k * stride;
+        const double at = distance(j);
+        if (is_end(j)) {
+          bits &= ~(Bits{1} << k);
+          own.end = at < own.end ? at : own.end;
+        } else {
+          own.open = at < own.open ? at : own.open;
+        }
+      }
+      word = bits;
     });
     own_whole_ = infinity;
     if (threadIdx.x == 0) {
@@ -294,19 +348,23 @@ class Search {
 
   // Puts the rows of near columns in the next queue.
   __device__ void go_on(int next, double limit) {
-    for_each_thread(problem_.cols + 1, [&](int j) {
-      if (!columns_.pending[j]) return;
-      const double at = distance(j);
-      if (at > limit || at > radius_) return;
-      columns_.pending[j] = 0;
-      if (j == problem_.cols) {
-        block_.open_class = true;
-        return;
+    const int stride = blockDim.x;
+    for_each_word([&](Bits& word, int first) {
+      for (Bits rest = word; rest; rest &= rest - 1) {
+        const int k = __ffsll(rest) - 1, j = first + k * stride;
+        const double at = distance(j);
+        if (at > limit || at > radius_) continue;
+        word &= ~(Bits{1} << k);
+        if (j == problem_.cols) {
+          block_.open_class = true;
+          continue;
+        }
+        const int row = columns_.holder[j];
+        if (row != problem_.rows) go_on_from(row, at, next);  // dead rows are where it begins
       }
-      const int row = columns_.holder[j];
-      if (row != problem_.rows) go_on_from(row, at, next);  // dead rows are where it begins
     });
     if (whole_ <= limit) queue_whole_rows(next, limit);
+    if (dead_cols() == 0) return;
     __syncthreads();
     if (!block_.open_class) return;
     const double at = distance(problem_.cols);
@@ -335,11 +393,28 @@ class Search {
     });
   }
 
-  // Calls body(end) for the ends within the radius, each by a thread of its own.
-  template <typename Body>
-  __device__ void for_each_end(Body body) {
-    for_each_thread(problem_.cols + 1, [&](int j) {
-      if (high_[j] < high_word(infinity) && distance(j) <= radius_ && is_end(j)) body(j);
+  // Calls is_left(end) for the ends within the radius, those whose bits are set, each by a thread
+  // of its own; their bits become what it says.
+  template <typename IsLeft>
+  __device__ void for_each_end(IsLeft is_left) {
+    const int stride = blockDim.x;
+    for_each_word([&](Bits& word, int first) {
+      for (Bits rest = word; rest; rest &= rest - 1) {
+        const int k = __ffsll(rest) - 1;
+        if (!is_left(first + k * stride)) word &= ~(Bits{1} << k);
+      }
+    });
+  }
+
+  __device__ void set_ends() {
+    const int cols = problem_.cols + 1, stride = blockDim.x;
+    for_each_word([&](Bits& word, int first) {
+      word = 0;
+      for (int k = 0; k < bits_of_word && first + k * stride < cols; ++k) {
+        const int j = first + k * stride;
+        if (columns_.high[j] < high_word(infinity) && distance(j) <= radius_ && is_end(j))
+          word |= Bits{1} << k;
+      }
     });
   }
 
@@ -347,7 +422,8 @@ class Search {
   template <typename Body>
   __device__ void walk(int col, Body body) {
     for (bool goes_on = true; goes_on;) {
-      const int row = leader_[col], before = row == problem_.rows ? none : columns_.partner[row];
+      const int row = columns_.leader[col],
+                before = row == problem_.rows ? none : columns_.partner[row];
       goes_on = body(col, row, before) && before != none;
       col = before;
     }
@@ -358,26 +434,34 @@ class Search {
   __device__ void augment() {
     int* claim = columns_.wanted;  // of each row: the first end whose path it is on
     for_each_thread(problem_.rows, [&](int row) { claim[row] = no_leader; });
+    set_ends();
     __syncthreads();
     for_each_end([&](int end) {
       walk(end, [&](int, int row, int) {
         if (row != problem_.rows) atomicMin(&claim[row], end);
         return true;
       });
+      return true;
     });
     __syncthreads();
     double farthest = 0;
     for_each_end([&](int end) {
       bool own = true;
-      walk(end, [&](int, int row, int) { return own = row == problem_.rows || claim[row] == end; });
-      columns_.pending[end] = own ? 2 : 0;
+      walk(end, [&](int, int row, int) {
+        own = row == problem_.rows || claim[row] == end;
+        return own;
+      });
       if (own && distance(end) > farthest) farthest = distance(end);
+      return own;
     });
     const int free_dead = free_dead_cols();
     farthest = block_highest(farthest, block_.parts);
+    for_each_end([&](int end) {
+      move_along(end, free_dead);
+      return true;
+    });
     for_each_thread(problem_.cols + 1, [&](int j) {
       const double at = distance(j);
-      if (columns_.pending[j] == 2) move_along(j, free_dead);
       if (at < farthest) columns_.price[j] += at - farthest;
     });
     __syncthreads();
@@ -389,7 +473,7 @@ class Search {
 
   __device__ void move_along(int end, int free_dead) {
     // All dead columns that are left are as near to dead rows as one.
-    if (end == problem_.cols && leader_[end] == problem_.rows) {
+    if (end == problem_.cols && columns_.leader[end] == problem_.rows) {
       atomicAdd(&block_.dead_left, -free_dead);
       atomicAdd(&block_.dead_out, free_dead);
       return;
@@ -438,10 +522,6 @@ class Search {
   Block<T>& block_;
   Problem<T>& problem_;
   Working& columns_;
-  // Of each column: the words of its distance, the round in which that last changed, and the first
-  // row that led there in that round. Bids aren't needed any more.
-  unsigned *const high_, *const low_;
-  int *const changed_, *const leader_;
   // The nearest end, the least distance at which a row must be read whole, and how far the search
   // goes; the same in all threads but for what a thread found itself since they met.
   double end_ = infinity, whole_ = infinity, radius_ = infinity, own_whole_ = infinity;

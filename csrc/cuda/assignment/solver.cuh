@@ -117,7 +117,7 @@ class Solver {
   __device__ void hand_out() {
     Working& columns = problem_.columns;
     const int rows = problem_.rows, cols = problem_.cols;
-    Bits *dead = columns.mark, *kept = columns.distance;
+    int *dead = columns.leader, *kept = columns.changed;  // what searches noted isn't needed
     for_each_ranked(
         cols, block_.ranks, [&](int j) { return columns.price[j] == -infinity; },
         [&](int j, int rank) { dead[rank] = j; });
@@ -125,7 +125,7 @@ class Solver {
     for_each_ranked(
         rows, block_.ranks, [&](int row) { return columns.partner[row] == cols; },
         [&](int row, int rank) {
-          columns.partner[row] = int(dead[rank]);
+          columns.partner[row] = dead[rank];
           columns.holder[dead[rank]] = row;
         });
     for_each_thread(block_.dead_out, [&](int k) { columns.holder[dead[block_.out + k]] = rows; });
@@ -137,7 +137,7 @@ class Solver {
     for_each_ranked(
         rows, block_.ranks, [&](int row) { return problem_.is_dead_row(row); },
         [&](int row, int rank) {
-          columns.partner[row] = int(kept[rank]);
+          columns.partner[row] = kept[rank];
           columns.holder[kept[rank]] = row;
         });
     __syncthreads();

@@ -168,6 +168,7 @@ inline long long __double_as_longlong(double value) {
 }
 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline unsigned __float_as_uint(float value) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,12 +15,17 @@ from fastrebasin.statistics import Moments
 
 
 def by_the_definition(
-    x: Tensor, y: Tensor, axis: int, shift_x: Tensor, shift_y: Tensor
-) -> _native.CrossMoments:
-    x, y = (
-        t.movedim(axis, -1).flatten(0, -2).double() - s for t, s in ((x, shift_x), (y, shift_y))
-    )
-    return _native.CrossMoments(x.T @ y, x.sum(0), x.square().sum(0), y.sum(0), y.square().sum(0))
+    observations: Sequence[_native.Observations], precision: str
+) -> list[_native.CrossMoments]:
+    assert precision in ("highest", "high", "medium")
+    found = []
+    for x, y, axis, shift_x, shift_y in observations:
+        u, v = (
+            t.movedim(axis, -1).flatten(0, -2).double() - s for t, s in ((x, shift_x), (y, shift_y))
+        )
+        sums = u.T @ v, u.sum(0), u.square().sum(0), v.sum(0), v.square().sum(0)
+        found.append(_native.CrossMoments(*sums))
+    return found
 
 
 @pytest.fixture
@@ -75,10 +81,12 @@ def test_the_kernels_are_for_other_devices() -> None:
     assert not _native.has_cross_moments(x, x)
     side: Any = (0, 0, 3, 1, (0, 0, 3), 0, 0, 0)
     with pytest.raises(ValueError, match="an element of float32, bfloat16 or float16"):
-        _core.add_cross_moments([((0, 7, *side[2:]), side, (1, 1, 2), 0)], 0, 0, 0)
+        _core.add_cross_moments([((0, 7, *side[2:]), side, (1, 1, 2), 0)], 0, 0, 0, 0)
     with pytest.raises(ValueError, match="counts must not be negative"):
-        _core.add_cross_moments([(side, side, (1, -1, 2), 0)], 0, 0, 0)
+        _core.add_cross_moments([(side, side, (1, -1, 2), 0)], 0, 0, 0, 0)
+    with pytest.raises(ValueError, match="a precision of highest, high or medium"):
+        _core.add_cross_moments([(side, side, (1, 1, 2), 0)], 3, 0, 0, 0)
     if not torch.cuda.is_available():
         reason = "CUDA can't" if _native.cuda_built() else "has no CUDA kernels"
         with pytest.raises(RuntimeError, match=reason):
-            _core.add_cross_moments([(side, side, (1, 1, 2), 0)], 0, 0, 0)
+            _core.add_cross_moments([(side, side, (1, 1, 2), 0)], 0, 0, 0, 0)

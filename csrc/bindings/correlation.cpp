@@ -59,11 +59,14 @@ std::size_t workspace_bytes(const std::vector<Pair>& pairs) {
   return cuda::workspace_bytes(problems_of(pairs));
 }
 
-void add_cross_moments(const std::vector<Pair>& pairs, Address workspace, int device,
+void add_cross_moments(const std::vector<Pair>& pairs, int precision, Address workspace, int device,
                        Address stream) {
   const std::vector<cuda::CrossMoments> problems = problems_of(pairs);
+  if (precision < 0 || precision > int(cuda::Precision::medium))
+    throw std::invalid_argument("expected a precision of highest, high or medium: 0, 1 or 2");
   py::gil_scoped_release released;
-  cuda::add_cross_moments(problems, reinterpret_cast<void*>(workspace), device,
+  cuda::add_cross_moments(problems, static_cast<cuda::Precision>(precision),
+                          reinterpret_cast<void*>(workspace), device,
                           reinterpret_cast<cuda::Stream>(stream));
 }
 
@@ -71,5 +74,6 @@ void add_cross_moments(const std::vector<Pair>& pairs, Address workspace, int de
 
 void register_correlation(py::module_& m) {
   m.def("cross_moments_workspace", &workspace_bytes, "pairs"_a);
-  m.def("add_cross_moments", &add_cross_moments, "pairs"_a, "workspace"_a, "device"_a, "stream"_a);
+  m.def("add_cross_moments", &add_cross_moments, "pairs"_a, "precision"_a, "workspace"_a,
+        "device"_a, "stream"_a);
 }

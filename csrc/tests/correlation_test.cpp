@@ -3,174 +3,47 @@
 
 #include "cuda/correlation.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <vector>
 
+#include "activations.hpp"
 #include "check.hpp"
-#include "cuda/elements.cuh"
 #include "cuda/launch.cuh"
-#include "matrices.hpp"
+#include "cuda/tile_product.cuh"
 
 namespace fastrebasin::tests {
 namespace {
 
-using cuda::CrossMoments, cuda::Element, cuda::Units;
+using cuda::Precision;
 
-constexpr Element elements[] = {Element::float32, Element::bfloat16, Element::float16};
-
-// (n, d); (batch, d, positions); (batch, positions, d); (d, n); a window of images (batch, d, H,
-// W).
-enum class Layout { rows, channels_first, channels_last, columns, window };
-constexpr Layout layouts[] = {Layout::rows, Layout::channels_first, Layout::channels_last,
-                              Layout::columns, Layout::window};
-
-struct Shape {
-  std::int64_t observations[cuda::observation_axes];
-  std::int64_t count() const { return observations[0] * observations[1] * observations[2]; }
-};
-
-// Values of units: in memory, and as exact numbers.
-struct Activations {
-  Activations(Shape shape, std::int64_t units, Element element, Layout layout, Random& random,
-              double mean = 0, double deviation = 1);
-
-  Units view() {
-    const void* data = element == Element::float32 ? static_cast<const void*>(floats.data())
-                                                   : static_cast<const void*>(halves.data());
-    Units found{data, element, units, unit_stride, {}, shift.data(), sums.data(), squares.data()};
-    std::copy(strides, strides + cuda::observation_axes, found.observation_strides);
-    return found;
-  }
-  double value(std::int64_t n, std::int64_t unit) const { return values[n * units + unit]; }
-  double shifted(std::int64_t n, std::int64_t unit) const { return value(n, unit) - shift[unit]; }
-
-  std::int64_t units;
-  Element element;
-  std::int64_t unit_stride, strides[cuda::observation_axes];
-  std::vector<float> floats;
-  std::vector<std::uint16_t> halves;
-  std::vector<double> values;  // (observations, units)
-  std::vector<float> shift;
-  std::vector<double> sums, squares;
-};
-
-std::uint16_t to_float16(double value) {
-  if (value == 0) return 0;
-  int exponent;
-  const double fraction = std::frexp(std::fabs(value), &exponent);  // from 1/2 to 1
-  const int scale = std::max(exponent, -13) - 11;                   // of the last place
-  const auto places = static_cast<int>(std::nearbyint(std::ldexp(fraction, exponent - scale)));
-  return (value < 0 ? 0x8000 : 0) + ((scale + 24) << 10) + places;
-}
-
-Activations::Activations(Shape shape, std::int64_t units, Element element, Layout layout,
-                         Random& random, double mean, double deviation)
-    : units(units), element(element), shift(units), sums(units), squares(units) {
-  const auto [batch, rows, cols] = shape.observations;
-  const std::int64_t positions = rows * cols, n = batch * positions, wide = cols + 3;
-  const auto set = [&](std::int64_t unit, std::int64_t a, std::int64_t b, std::int64_t c) {
-    unit_stride = unit;
-    strides[0] = a, strides[1] = b, strides[2] = c;
-  };
-  switch (layout) {
-    case Layout::rows:
-    case Layout::channels_last:
-      set(1, positions * units, cols * units, units);
-      break;
-    case Layout::channels_first:
-      set(positions, units * positions, cols, 1);
-      break;
-    case Layout::columns:
-      set(n, positions, cols, 1);
-      break;
-    case Layout::window:
-      set(rows * wide, units * rows * wide, wide, 1);
-      break;
-  }
-  std::size_t size = 1;
-  for (int axis = 0; axis < cuda::observation_axes; ++axis)
-    size += strides[axis] * (shape.observations[axis] - 1);
-  size += unit_stride * (units - 1);
-  // What lies between is no part of the values.
-  if (element == Element::float32)
-    floats.assign(size, NAN);
-  else
-    halves.assign(size, 0x7FFF);
-  std::vector<double> common(4);
-  for (std::int64_t a = 0; a < batch; ++a)
-    for (std::int64_t b = 0; b < rows; ++b)
-      for (std::int64_t c = 0; c < cols; ++c) {
-        for (double& cause : common) cause = 2 * uniform(random) - 1;
-        for (std::int64_t u = 0; u < units; ++u) {
-          const double noise = 2 * uniform(random) - 1;
-          const double value = mean + deviation * (common[u % 4] + noise);
-          const std::int64_t at =
-              a * strides[0] + b * strides[1] + c * strides[2] + u * unit_stride;
-          const auto single = static_cast<float>(value);
-          if (element == Element::float32) floats[at] = single;
-          if (element == Element::bfloat16) halves[at] = __float_as_uint(single) >> 16;
-          if (element == Element::float16) halves[at] = to_float16(value);
-          values.push_back(element == Element::float32    ? single
-                           : element == Element::bfloat16 ? cuda::widened_bfloat16(halves[at])
-                                                          : cuda::widened_float16(halves[at]));
-        }
-      }
-  for (std::int64_t u = 0; u < units; ++u) {  // almost the mean
-    double sum = 0;
-    for (std::int64_t k = 0; k < n; ++k) sum += value(k, u);
-    shift[u] = static_cast<float>(sum / n + 0.1 * deviation);
-  }
-}
-
-struct Pair {
-  Pair(Shape shape, std::int64_t x_units, std::int64_t y_units, Element x_element,
-       Element y_element, Layout x_layout, Layout y_layout, Random& random, double mean = 0,
-       double deviation = 1)
-      : shape(shape),
-        x(shape, x_units, x_element, x_layout, random, mean, deviation),
-        y(shape, y_units, y_element, y_layout, random, -mean, deviation),
-        products(x_units * y_units) {}
-
-  CrossMoments problem() {
-    const auto& n = shape.observations;
-    return {x.view(), y.view(), {n[0], n[1], n[2]}, products.data()};
-  }
-  // All results, one after the other.
-  std::vector<double> results() const {
-    std::vector<double> all = products;
-    for (const auto* part : {&x.sums, &x.squares, &y.sums, &y.squares})
-      all.insert(all.end(), part->begin(), part->end());
-    return all;
-  }
-  void clear() {
-    for (auto* part : {&products, &x.sums, &x.squares, &y.sums, &y.squares})
-      std::fill(part->begin(), part->end(), 0.0);
-  }
-
-  Shape shape;
-  Activations x, y;
-  std::vector<double> products;
-};
-
-void add(const std::vector<CrossMoments>& problems, std::uint64_t seed = 0) {
+void add(const std::vector<CrossMoments>& problems, std::uint64_t seed = 0,
+         Precision precision = Precision::highest) {
   cuda_shim::set_seed(seed);
   // Bytes of 0xFF, NaN as numbers: nothing may count on what a workspace holds.
   std::vector<unsigned char> workspace(cuda::workspace_bytes(problems), 0xFF);
-  cuda::add_cross_moments(problems, workspace.data(), 0, nullptr);
+  cuda::add_cross_moments(problems, precision, workspace.data(), 0, nullptr);
 }
 
 bool same(const std::vector<double>& a, const std::vector<double>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
 }
 
-// Results are `times` the exact sums, but for the rounding of float32.
-void check_results(const Pair& pair, double times = 1) {
-  constexpr double tolerance = 1e-6;
+// What the rounding of two values, or of their product, may come to.
+double error_of(Precision precision) {
+  return std::ldexp(1, precision == Precision::highest ? -22
+                       : precision == Precision::high  ? -10
+                                                       : -7);
+}
+
+// Results are `times` the exact sums, but for their precision. Returns the largest error of
+// products, which is relative to the units' norms.
+double check_results(const Pair& pair, double times = 1, Precision precision = Precision::highest) {
+  const double tolerance = error_of(Precision::highest);
   const Activations &x = pair.x, &y = pair.y;
   const std::int64_t n = pair.shape.count();
   const auto norms = [&](const Activations& units) {
@@ -188,13 +61,16 @@ void check_results(const Pair& pair, double times = 1) {
     return norm;
   };
   const std::vector<double> x_norm = norms(x), y_norm = norms(y);
+  double largest = 0;
   for (std::int64_t i = 0; i < x.units; ++i)
     for (std::int64_t j = 0; j < y.units; ++j) {
       double sum = 0;
       for (std::int64_t k = 0; k < n; ++k) sum += x.shifted(k, i) * y.shifted(k, j);
-      const double found = pair.products[i * y.units + j];
-      CHECK(std::fabs(found - times * sum) <= tolerance * times * x_norm[i] * y_norm[j]);
+      const double error = std::fabs(pair.products[i * y.units + j] - times * sum);
+      largest = std::max(largest, error / (times * x_norm[i] * y_norm[j]));
     }
+  CHECK(largest <= error_of(precision));
+  return largest;
 }
 
 struct Case {
@@ -202,12 +78,14 @@ struct Case {
   Shape shape;
 };
 
-// Each size of tile, full and not; one span and several, in one part and in several.
+// Each size of tile, full and not; in one part and in several.
 const Case cases[] = {
     {1, 1, {{1, 1, 1}}},     {3, 5, {{7, 1, 1}}},     {32, 32, {{2, 2, 4}}},
     {33, 20, {{10, 5, 6}}},  {64, 61, {{1, 1, 257}}}, {70, 130, {{3, 10, 9}}},
-    {129, 1, {{261, 1, 1}}}, {1, 65, {{4, 4, 17}}},
+    {129, 1, {{261, 1, 1}}}, {1, 65, {{4, 4, 17}}},   {132, 72, {{2, 9, 8}}},
 };
+constexpr Precision precisions[] = {Precision::highest, Precision::high, Precision::medium};
+const char* const precision_names[] = {"highest", "high", "medium"};
 
 std::string name_of(const Case& c) {
   std::string name = std::to_string(c.x_units) + " x " + std::to_string(c.y_units) + " units, ";
@@ -232,7 +110,65 @@ void test_elements_are_widened_exactly() {
   }
 }
 
-// Elements and layouts, each with each, over the cases in turn.
+void test_halves_are_the_whole() {
+  current_case = "halves";
+  Random random(10);
+  for (int k = 0; k < 100'000; ++k) {
+    const auto bits = static_cast<unsigned>(random());
+    if ((bits & 0x7F000000u) == 0x7F000000u) continue;  // infinite, or almost
+    const cuda::Halves halves = cuda::halves_of(bits);
+    const double value = __uint_as_float(bits), leading = __uint_as_float(halves.leading);
+    CHECK((halves.leading & 0x1FFFu) == 0);
+    CHECK(leading + __uint_as_float(halves.rest) == value);
+    CHECK(std::fabs(value - leading) <= std::max(std::fabs(value) * 0x1p-11, 0x1p-137));
+  }
+  CHECK(std::isnan(__uint_as_float(cuda::halves_of(0x7FFFFFFFu).rest)));
+  CHECK(std::isnan(__uint_as_float(cuda::halves_of(0xFF800000u).rest)));
+}
+
+// Threads that a device serves at once meet in no bank of shared memory, and no two quads in one
+// place.
+template <int tile>
+void test_quads_share_no_bank() {
+  current_case = "banks, tile of " + std::to_string(tile);
+  using Shape = cuda::Shape<tile, Precision::high>;
+  const auto check_apart = [](std::vector<unsigned> banks) {
+    std::sort(banks.begin(), banks.end());
+    CHECK(std::adjacent_find(banks.begin(), banks.end()) == banks.end());
+  };
+  std::vector<unsigned> all;
+  for (int quad = 0; quad < Shape::quads; ++quad)
+    for (int unit = 0; unit < tile; ++unit) {
+      const cuda::Place place = cuda::place_of(unit);
+      CHECK(int(cuda::unit_at(place)) == unit);
+      all.push_back(cuda::quad_at<Shape>(place, quad));
+      CHECK(all.back() < unsigned(tile * Shape::quads));
+    }
+  check_apart(all);
+  const auto bank = [](int unit, int quad) {
+    return cuda::quad_at<Shape>(cuda::place_of(unit), quad) % 8;
+  };
+  for (int first = 0; first < cuda::side_threads; first += 8)
+    for (int pass = 0; pass < Shape::quads_per_thread; ++pass) {
+      std::vector<unsigned> along_units, along_observations;
+      for (int thread = first; thread < first + 8; ++thread) {
+        const int quads = Shape::quads_at_once, columns = tile / 4;
+        along_units.push_back(bank(thread % columns * 4, thread / columns + pass * quads));
+        along_observations.push_back(bank(thread / quads * 4, thread % quads + pass * quads));
+      }
+      check_apart(along_units);
+      check_apart(along_observations);
+    }
+  for (int quad = 0; quad < Shape::quads; quad += 2)
+    for (int unit = 0; unit < tile; unit += 16) {  // half a warp reads half a quad each
+      std::vector<unsigned> read;
+      for (int member = 0; member < 4; ++member)
+        for (int k = 0; k < 2; ++k) read.push_back(bank(unit + 4 * member, quad + k));
+      check_apart(read);
+    }
+}
+
+// Elements, layouts and precisions, each with each, over the cases in turn.
 void test_inputs(int rounds) {
   Random random(1);
   int turn = 0;
@@ -240,12 +176,32 @@ void test_inputs(int rounds) {
     for (int k = 0; k < rounds; ++k, ++turn) {
       const Element x = elements[turn % 3], y = elements[turn / 3 % 3];
       const Layout of_x = layouts[turn % 5], of_y = layouts[(turn + turn / 5) % 5];
+      const Precision precision = precisions[(turn + turn / 3 + turn / 9) % 3];
       current_case = name_of(c) + "elements " + std::to_string(int(x)) + std::to_string(int(y)) +
-                     ", layouts " + std::to_string(int(of_x)) + std::to_string(int(of_y));
+                     ", layouts " + std::to_string(int(of_x)) + std::to_string(int(of_y)) + ", " +
+                     precision_names[int(precision)];
       Pair pair(c.shape, c.x_units, c.y_units, x, y, of_x, of_y, random);
-      add({pair.problem()}, turn);
-      check_results(pair);
+      add({pair.problem()}, turn, precision);
+      check_results(pair, 1, precision);
     }
+}
+
+// What is asked for is what is done: less precise is less exact, and by no more than it may.
+void test_precisions_differ() {
+  Random random(11);
+  for (const std::int64_t units : {9, 50, 100}) {
+    Pair pair({{300, 1, 1}}, units, units, Element::float32, Element::float32, Layout::rows,
+              Layout::columns, random);
+    double least = 0;
+    for (const Precision precision : precisions) {
+      current_case = std::to_string(units) + " units, " + precision_names[int(precision)];
+      pair.clear();
+      add({pair.problem()}, 0, precision);
+      const double error = check_results(pair, 1, precision);
+      CHECK(error > least);
+      least = precision == Precision::highest ? 0x1p-20 : 0x1p-13;
+    }
+  }
 }
 
 // Any order of blocks and threads, any company and any workspace: the same results, bit for bit.
@@ -288,31 +244,33 @@ void test_batches_add_up() {
 // One network alone: its units' products are symmetric, bit for bit; sums aren't asked for twice.
 void test_products_with_itself_are_symmetric() {
   Random random(4);
-  for (const std::int64_t units : {5, 40, 130}) {
+  for (const std::int64_t units : {5, 40, 130, 260}) {
+    const Precision precision = precisions[units % 3];
     current_case = "itself, " + std::to_string(units);
-    Pair pair({{3, 7, 20}}, units, units, Element::float32, Element::float32,
+    Pair pair({{3, 7, units > 200 ? 4 : 20}}, units, units, Element::float32, Element::float32,
               Layout::channels_first, Layout::rows, random);
     pair.y = pair.x;
     CrossMoments problem = pair.problem();
     problem.y = problem.x;
     problem.y.sums = problem.y.squares = nullptr;
-    add({problem});
+    add({problem}, 0, precision);
+    add({problem}, 1, precision);
     pair.y.sums = pair.x.sums;
     pair.y.squares = pair.x.squares;
-    check_results(pair);
+    check_results(pair, 2, precision);
     for (int i = 0; i < units; ++i)
       for (int j = 0; j < i; ++j)
         CHECK(pair.products[i * units + j] == pair.products[j * units + i]);
   }
 }
 
-// A mean of 100 with a deviation of 0.01 leaves covariances their digits.
-void test_means_far_from_zero() {
-  current_case = "mean of 100";
+// A mean of 100 with a deviation of 0.01 leaves covariances the digits that were asked for.
+void test_means_far_from_zero(Precision precision) {
+  current_case = std::string("mean of 100, ") + precision_names[int(precision)];
   Random random(5);
   Pair pair({{900, 1, 1}}, 20, 9, Element::float32, Element::float32, Layout::rows, Layout::rows,
             random, 100, 0.01);
-  add({pair.problem()});
+  add({pair.problem()}, 0, precision);
   const auto n = static_cast<double>(pair.shape.count());
   const auto mean = [&](const Activations& units, int u) {
     double sum = 0;
@@ -326,19 +284,19 @@ void test_means_far_from_zero() {
       for (int k = 0; k < n; ++k)
         exact += (pair.x.value(k, i) - x_mean) * (pair.y.value(k, j) - y_mean);
       const double found = pair.products[i * 9 + j] - pair.x.sums[i] * pair.y.sums[j] / n;
-      CHECK(std::fabs(found - exact) <= 1e-6 * n * 0.01 * 0.01);
+      CHECK(std::fabs(found - exact) <= error_of(precision) * n * 0.01 * 0.01);
       CHECK(std::fabs(pair.x.shift[i] + pair.x.sums[i] / n - x_mean) <= 1e-8);
     }
 }
 
-// More spans than parts.
+// More observations than all parts have in one span.
 void test_many_observations() {
   current_case = "many observations";
   Random random(6);
-  Pair pair({{33000, 1, 1}}, 3, 2, Element::bfloat16, Element::float32, Layout::rows,
+  Pair pair({{680'000, 1, 1}}, 3, 2, Element::bfloat16, Element::float32, Layout::rows,
             Layout::columns, random);
-  add({pair.problem()});
-  check_results(pair);
+  add({pair.problem()}, 0, Precision::medium);
+  check_results(pair, 1, Precision::medium);
 }
 
 // No shift, no sums, no observations, no units, no problems.
@@ -416,11 +374,16 @@ int main(int count, char**) {
     return 0;
   }
   test_elements_are_widened_exactly();
-  test_inputs(5);
+  test_halves_are_the_whole();
+  test_quads_share_no_bank<32>();
+  test_quads_share_no_bank<64>();
+  test_quads_share_no_bank<128>();
+  test_inputs(9);
+  test_precisions_differ();
   test_order_and_company_change_nothing();
   test_batches_add_up();
   test_products_with_itself_are_symmetric();
-  test_means_far_from_zero();
+  for (const Precision precision : precisions) test_means_far_from_zero(precision);
   test_many_observations();
   test_what_is_not_there();
   test_bad_values_spread_no_further();

@@ -15,15 +15,17 @@ import numpy.typing as npt
 import torch
 
 from fastrebasin import _core
+from fastrebasin._precision import Precision
 
 __all__ = [
-    "CrossMoments", "DeviceSolutions", "Solutions", "as_array", "cross_moments", "cuda_built",
-    "gather_kernels", "has_cross_moments", "linear_sum_assignment", "solve_assignments",
-    "solve_device_assignments",
+    "CrossMoments", "DeviceSolutions", "Observations", "Solutions", "as_array", "cross_moments",
+    "cuda_built", "gather_kernels", "has_cross_moments", "linear_sum_assignment",
+    "solve_assignments", "solve_device_assignments",
 ]  # fmt: skip
 
 # By the numbers that the core knows them by.
 _ELEMENTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_PRECISIONS: dict[Precision, int] = {"highest": 0, "high": 1, "medium": 2}
 _OBSERVATION_AXES = 3
 
 _NO_CUDA = (
@@ -181,6 +183,16 @@ def solve_device_assignments(
     return found
 
 
+class Observations(NamedTuple):
+    """The same observations of n units of x and m of y, each with what is taken off its values."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    axis: int  # of the units, in both
+    shift_x: torch.Tensor  # (n), contiguous float32
+    shift_y: torch.Tensor  # (m)
+
+
 class CrossMoments(NamedTuple):
     """Sums over observations of n units of x and m of y, about their shifts: float64."""
 
@@ -198,38 +210,52 @@ def has_cross_moments(x: torch.Tensor, y: torch.Tensor) -> bool:
 
 
 def cross_moments(
-    x: torch.Tensor, y: torch.Tensor, axis: int, shift_x: torch.Tensor, shift_y: torch.Tensor
-) -> CrossMoments:
-    """Sum the products of units on one CUDA device, on the current stream.
+    observations: Sequence[Observations], precision: Precision = "highest"
+) -> list[CrossMoments]:
+    """Sum the products of units of many pairs on one CUDA device, on the current stream.
 
     Args:
-        x, y: as `has_cross_moments` accepts, with the same observations beside `axis`, that of the
-            units. Read as they lie.
-        shift_x, shift_y: taken off each value, contiguous float32 of shape (n,) and (m,).
+        observations: tensors as `has_cross_moments` accepts, read as they lie.
+        precision: of the products; sums of values and of squares are float32 or wider.
     """
-    dims = axis % x.ndim, axis % y.ndim
+    device = observations[0].x.device
+    found, pairs, kept = [], [], []
+    for x, y, axis, shift_x, shift_y in observations:
+        dims = axis % x.ndim, axis % y.ndim
+        x, y, axes = _with_few_axes(x, y, *dims)
+        sums = _zeros(x.shape[dims[0]], y.shape[dims[1]], device)
+        sizes, strides_x, strides_y = (tuple(column) for column in zip(*axes, strict=True))
+        side_x = _side(x, dims[0], strides_x, shift_x, sums.sums_x, sums.squares_x)
+        side_y = _side(y, dims[1], strides_y, shift_y, sums.sums_y, sums.squares_y)
+        pairs.append((side_x, side_y, sizes, sums.products.data_ptr()))
+        found.append(sums)
+        kept.append((x, y))  # copies among them, until the kernels are queued
+    room = _core.cross_moments_workspace(pairs)
+    workspace = torch.empty(room, dtype=torch.uint8, device=device)
+    stream = torch.cuda.current_stream(device)
+    _core.add_cross_moments(
+        pairs, _PRECISIONS[precision], workspace.data_ptr(), stream.device_index, stream.cuda_stream
+    )
+    return found
+
+
+def _zeros(n: int, m: int, device: torch.device) -> CrossMoments:
+    """Return sums over nothing, in one piece of memory."""
+    sizes = n * m, n, n, m, m
+    products, *sums = torch.zeros(sum(sizes), dtype=torch.float64, device=device).split(sizes)
+    return CrossMoments(products.view(n, m), *sums)
+
+
+def _with_few_axes(
+    x: torch.Tensor, y: torch.Tensor, dim_x: int, dim_y: int
+) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, int, int]]]:
+    """Return tensors with as many axes of observations as the core takes, and those axes."""
     x, y = x.resolve_neg(), y.resolve_neg()
-    axes = _observation_axes(x, y, *dims)
+    axes = _observation_axes(x, y, dim_x, dim_y)
     if len(axes) > _OBSERVATION_AXES:
         x, y = x.contiguous(), y.contiguous()
-        axes = _observation_axes(x, y, *dims)
-    axes = [(1, 0, 0)] * (_OBSERVATION_AXES - len(axes)) + axes
-    n, m = x.shape[dims[0]], y.shape[dims[1]]
-    found = CrossMoments(
-        *(
-            torch.zeros(shape, dtype=torch.float64, device=x.device)
-            for shape in ((n, m), (n,), (n,), (m,), (m,))
-        )
-    )
-    sizes, strides_x, strides_y = (tuple(column) for column in zip(*axes, strict=True))
-    side_x = _side(x, dims[0], strides_x, shift_x, found.sums_x, found.squares_x)
-    side_y = _side(y, dims[1], strides_y, shift_y, found.sums_y, found.squares_y)
-    pairs = [(side_x, side_y, sizes, found.products.data_ptr())]
-    room = _core.cross_moments_workspace(pairs)
-    workspace = torch.empty(room, dtype=torch.uint8, device=x.device)
-    stream = torch.cuda.current_stream(x.device)
-    _core.add_cross_moments(pairs, workspace.data_ptr(), stream.device_index, stream.cuda_stream)
-    return found
+        axes = _observation_axes(x, y, dim_x, dim_y)
+    return x, y, [(1, 0, 0)] * (_OBSERVATION_AXES - len(axes)) + axes
 
 
 def _side(

@@ -28,13 +28,20 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-struct __align__(8) float2 {
+// As on a device, any memory may be read as these.
+struct __attribute__((may_alias, aligned(8))) float2 {
   float x, y;
 };
-struct __align__(16) float4 {
+struct __attribute__((may_alias, aligned(16))) float4 {
   float x, y, z, w;
 };
-struct __align__(16) double2 {
+struct __attribute__((may_alias, aligned(8))) uint2 {
+  unsigned x, y;
+};
+struct __attribute__((may_alias, aligned(16))) uint4 {
+  unsigned x, y, z, w;
+};
+struct __attribute__((may_alias, aligned(16))) double2 {
   double x, y;
 };
 

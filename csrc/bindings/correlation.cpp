@@ -24,8 +24,8 @@ using Axes = std::array<std::int64_t, cuda::observation_axes>;
 // data, element, count, stride, observation strides, shift, sums, squares; 0 for an address of
 // none.
 using Side = std::tuple<Address, int, std::int64_t, std::int64_t, Axes, Address, Address, Address>;
-// x, y, observations, products.
-using Pair = std::tuple<Side, Side, Axes, Address>;
+// x, y, observations, products, where y's observations lie on an axis, that axis.
+using Pair = std::tuple<Side, Side, Axes, Address, Address, int>;
 
 cuda::Units units_of(const Side& side) {
   const auto& [data, element, count, stride, strides, shift, sums, squares] = side;
@@ -44,13 +44,17 @@ cuda::Units units_of(const Side& side) {
 
 std::vector<cuda::CrossMoments> problems_of(const std::vector<Pair>& pairs) {
   std::vector<cuda::CrossMoments> problems;
-  for (const auto& [x, y, observations, products] : pairs) {
+  for (const auto& [x, y, observations, products, gathered, gathered_axis] : pairs) {
     for (const std::int64_t count : observations)
       if (count < 0) throw std::invalid_argument("counts must not be negative");
+    if (gathered_axis < 0 || gathered_axis >= cuda::observation_axes)
+      throw std::invalid_argument("expected an axis of observations: 0, 1 or 2");
     problems.push_back({units_of(x),
                         units_of(y),
                         {observations[0], observations[1], observations[2]},
-                        reinterpret_cast<double*>(products)});
+                        reinterpret_cast<double*>(products),
+                        reinterpret_cast<const std::int64_t*>(gathered),
+                        gathered_axis});
   }
   return problems;
 }

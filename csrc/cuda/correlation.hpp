@@ -31,6 +31,9 @@ struct CrossMoments {
   Units x, y;
   std::int64_t observations[observation_axes];
   double* products;  // (x.count, y.count)
+  // Where y's observations lie on one of their axes; null: in x's order.
+  const std::int64_t* gathered = nullptr;  // (observations[gathered_axis])
+  int gathered_axis = 0;
 };
 
 // Bytes of device memory that add_cross_moments needs for itself.
@@ -43,7 +46,7 @@ std::size_t workspace_bytes(const std::vector<CrossMoments>& problems);
 // are float32; all further sums are float64. Sums of values and of squares are as accurate whatever
 // the precision. All are added in an order that depends on a problem's sizes alone: results are the
 // same, bit for bit, on every call, on all devices of a generation and in every group. Those of x
-// with itself are symmetric.
+// with itself are symmetric. Problems may share their products, which then hold the sum over all.
 //
 // Throws std::runtime_error for what CUDA refuses.
 void add_cross_moments(const std::vector<CrossMoments>& problems, Precision precision,

@@ -36,20 +36,22 @@ bool is_empty(const CrossMoments& problem) {
 
 bool is_symmetric(const CrossMoments& problem) {
   const Units &x = problem.x, &y = problem.y;
-  bool same = x.data == y.data && x.element == y.element && x.count == y.count &&
-              x.stride == y.stride && x.shift == y.shift;
+  bool same = !problem.gathered && x.data == y.data && x.element == y.element &&
+              x.count == y.count && x.stride == y.stride && x.shift == y.shift;
   for (int axis = 0; axis < observation_axes; ++axis)
     same = same && x.observation_strides[axis] == y.observation_strides[axis];
   return same;
 }
 
-Access access_of(const Units& units, const std::int64_t (&observations)[observation_axes]) {
+// What is gathered along the last axis may lie anywhere on it.
+Access access_of(const Units& units, const std::int64_t (&observations)[observation_axes],
+                 bool gathered = false) {
   const std::int64_t inner = units.observation_strides[last_axis];
   const bool along_units =
       observations[last_axis] == 1 || (units.count > 1 && units.stride <= inner);
   // Along one axis four values follow each other, along all others four are stepped over.
   bool in_fours = along_units ? units.stride == 1
-                              : inner == 1 && observations[last_axis] % 4 == 0 &&
+                              : inner == 1 && !gathered && observations[last_axis] % 4 == 0 &&
                                     (units.stride % 4 == 0 || units.count == 1);
   for (int axis = 0; axis < observation_axes; ++axis)
     if (observations[axis] > 1 && (along_units || axis != last_axis))
@@ -81,7 +83,8 @@ Task task_for(const CrossMoments& problem) {
   Task task{};
   task.problem = problem;
   task.x_access = access_of(problem.x, problem.observations);
-  task.y_access = access_of(problem.y, problem.observations);
+  task.y_access = access_of(problem.y, problem.observations,
+                            problem.gathered && problem.gathered_axis == last_axis);
   task.symmetric = is_symmetric(problem);
   task.observations = observations_of(problem);
   const std::int64_t x = problem.x.count, y = problem.y.count;

@@ -329,6 +329,40 @@ void test_what_is_not_there() {
   CHECK(same(pair.results(), before));
 }
 
+// One axis of y's observations in another order, and two problems whose products add up.
+void test_gathered_observations() {
+  Random random(12);
+  for (int turn = 0; turn < 30; ++turn) {
+    const int axis = turn % 3;
+    const Layout layout = layouts[turn % 5];
+    const std::int64_t units = turn % 4 == 3 ? 66 : 7;
+    const Shape shape{{turn % 2 ? 4 : 1, 5, 8}};
+    current_case = "gathered, turn " + std::to_string(turn);
+    Pair pair(shape, units, 12, Element::float32, elements[turn % 3], layout, layout, random);
+    std::vector<std::int64_t> index(shape.observations[axis]);
+    for (std::int64_t& at : index) at = below(random, index.size());
+    CrossMoments gathered = pair.problem(), plain = gathered;
+    gathered.gathered = index.data();
+    gathered.gathered_axis = axis;
+    for (CrossMoments* problem : {&gathered, &plain})
+      problem->x.sums = problem->x.squares = problem->y.sums = problem->y.squares = nullptr;
+    add({gathered, plain, gathered}, turn);
+    const auto& n = shape.observations;
+    const std::int64_t inner = axis == 2 ? 1 : axis == 1 ? n[2] : n[1] * n[2];
+    for (std::int64_t i = 0; i < units; ++i)
+      for (std::int64_t j = 0; j < 12; ++j) {
+        double sum = 0, size = 0;
+        for (std::int64_t k = 0; k < shape.count(); ++k) {
+          const std::int64_t at = k / inner % n[axis], from = k + (index[at] - at) * inner;
+          const double x = pair.x.shifted(k, i);
+          sum += x * (2 * pair.y.shifted(from, j) + pair.y.shifted(k, j));
+          size += std::fabs(x) * (2 * std::fabs(pair.y.shifted(from, j)) + 4);
+        }
+        CHECK(std::fabs(pair.products[i * 12 + j] - sum) <= 0x1p-22 * size);
+      }
+  }
+}
+
 // Not-a-numbers stay with their units.
 void test_bad_values_spread_no_further() {
   current_case = "bad values";
@@ -386,6 +420,7 @@ int main(int count, char**) {
   for (const Precision precision : precisions) test_means_far_from_zero(precision);
   test_many_observations();
   test_what_is_not_there();
+  test_gathered_observations();
   test_bad_values_spread_no_further();
   test_failures_are_told();
   std::puts("cross-moments are those of plain sums");

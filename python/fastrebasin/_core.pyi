@@ -6,7 +6,7 @@ import numpy.typing as npt
 # Addresses and strides, as csrc/bindings/correlation.cpp takes them.
 _Axes = tuple[int, int, int]
 _Side = tuple[int, int, int, int, _Axes, int, int, int]
-_Pair = tuple[_Side, _Side, _Axes, int]
+_Pair = tuple[_Side, _Side, _Axes, int, int, int]
 
 # And as csrc/bindings/device_assignment.cpp takes them.
 _Found = tuple[int, int, int, int, int]

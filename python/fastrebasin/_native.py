@@ -6,6 +6,7 @@ the core at once is here.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,17 +17,16 @@ import torch
 
 from fastrebasin import _core
 from fastrebasin._precision import Precision
+from fastrebasin._unit_pairs import ELEMENTS, aligned
 
 __all__ = [
-    "CrossMoments", "DeviceSolutions", "Observations", "Solutions", "as_array", "cross_moments",
-    "cuda_built", "gather_kernels", "has_cross_moments", "linear_sum_assignment",
-    "solve_assignments", "solve_device_assignments",
+    "CrossMoments", "DeviceSolutions", "Factors", "Observations", "Solutions", "as_array",
+    "cross_moments", "cuda_built", "gather_kernels", "has_cross_moments", "linear_sum_assignment",
+    "solve_assignments", "solve_device_assignments", "summed_products",
 ]  # fmt: skip
 
 # By the numbers that the core knows them by.
-_ELEMENTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _PRECISIONS: dict[Precision, int] = {"highest": 0, "high": 1, "medium": 2}
-_OBSERVATION_AXES = 3
 
 _NO_CUDA = (
     "{argument} is on {device}, but this build of fastrebasin has no CUDA kernels: "
@@ -205,7 +205,7 @@ class CrossMoments(NamedTuple):
 
 def has_cross_moments(x: torch.Tensor, y: torch.Tensor) -> bool:
     """Whether the core has kernels for two tensors' device and dtypes, and there is any work."""
-    known = x.dtype in _ELEMENTS and y.dtype in _ELEMENTS
+    known = x.dtype in ELEMENTS and y.dtype in ELEMENTS
     return x.is_cuda and cuda_built() and known and x.numel() > 0 and y.numel() > 0
 
 
@@ -218,24 +218,51 @@ def cross_moments(
         observations: tensors as `has_cross_moments` accepts, read as they lie.
         precision: of the products; sums of values and of squares are float32 or wider.
     """
-    device = observations[0].x.device
     found, pairs, kept = [], [], []
     for x, y, axis, shift_x, shift_y in observations:
-        dims = axis % x.ndim, axis % y.ndim
-        x, y, axes = _with_few_axes(x, y, *dims)
-        sums = _zeros(x.shape[dims[0]], y.shape[dims[1]], device)
-        sizes, strides_x, strides_y = (tuple(column) for column in zip(*axes, strict=True))
-        side_x = _side(x, dims[0], strides_x, shift_x, sums.sums_x, sums.squares_x)
-        side_y = _side(y, dims[1], strides_y, shift_y, sums.sums_y, sums.squares_y)
-        pairs.append((side_x, side_y, sizes, sums.products.data_ptr()))
+        sums = _zeros(x.shape[axis], y.shape[axis], x.device)
+        pair = aligned(x, y, axis)
+        kept.append(pair)  # copies among them
+        of_x, of_y = (shift_x, *sums[1:3]), (shift_y, *sums[3:])
+        pairs.append(pair.addresses(sums.products, of_x, of_y))
         found.append(sums)
-        kept.append((x, y))  # copies among them, until the kernels are queued
-    room = _core.cross_moments_workspace(pairs)
-    workspace = torch.empty(room, dtype=torch.uint8, device=device)
-    stream = torch.cuda.current_stream(device)
-    _core.add_cross_moments(
-        pairs, _PRECISIONS[precision], workspace.data_ptr(), stream.device_index, stream.cuda_stream
-    )
+    _add_products(pairs, precision, observations[0].x.device)
+    return found
+
+
+class Factors(NamedTuple):
+    """The same observations of n units of x and m of y, in another order along an axis."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    axis: int  # of the units, in both
+    gathered: int | None = None  # an axis of observations
+    order: torch.Tensor | None = None  # where y's lie on it; contiguous int64, on the device
+
+
+def summed_products(
+    sums: Sequence[Sequence[Factors]], precision: Precision = "highest"
+) -> list[torch.Tensor]:
+    """Return sums over terms of the products of x's units with y's: float64, of shape (n, m) each.
+
+    Nothing is copied to be gathered. All terms lie on one CUDA device, and have dtypes that
+    `has_cross_moments` accepts; none may be empty.
+    """
+    found = [
+        torch.zeros(
+            terms[0].x.shape[terms[0].axis], terms[0].y.shape[terms[0].axis],
+            dtype=torch.float64, device=terms[0].x.device,
+        )
+        for terms in sums
+    ]  # fmt: skip
+    # The first terms of all, then the second ones: what adds to one matrix can't be done at once.
+    pairs, kept = [], []
+    for row in itertools.zip_longest(*sums):
+        for products, term in zip(found, row, strict=True):
+            if term is not None:
+                kept.append(aligned(term.x, term.y, term.axis, term.gathered))
+                pairs.append(kept[-1].addresses(products, index=term.order))
+    _add_products(pairs, precision, found[0].device)
     return found
 
 
@@ -246,43 +273,11 @@ def _zeros(n: int, m: int, device: torch.device) -> CrossMoments:
     return CrossMoments(products.view(n, m), *sums)
 
 
-def _with_few_axes(
-    x: torch.Tensor, y: torch.Tensor, dim_x: int, dim_y: int
-) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, int, int]]]:
-    """Return tensors with as many axes of observations as the core takes, and those axes."""
-    x, y = x.resolve_neg(), y.resolve_neg()
-    axes = _observation_axes(x, y, dim_x, dim_y)
-    if len(axes) > _OBSERVATION_AXES:
-        x, y = x.contiguous(), y.contiguous()
-        axes = _observation_axes(x, y, dim_x, dim_y)
-    return x, y, [(1, 0, 0)] * (_OBSERVATION_AXES - len(axes)) + axes
-
-
-def _side(
-    x: torch.Tensor, dim: int, strides: Sequence[int], shift: torch.Tensor, *sums: torch.Tensor
-) -> Any:
-    """Return one side of a product as the core wants it."""
-    addresses = (tensor.data_ptr() for tensor in (shift, *sums))
-    element = _ELEMENTS[x.dtype]
-    return x.data_ptr(), element, x.shape[dim], x.stride(dim), tuple(strides), *addresses
-
-
-def _observation_axes(
-    x: torch.Tensor, y: torch.Tensor, dim_x: int, dim_y: int
-) -> list[tuple[int, int, int]]:
-    """Return (size, stride in x, stride in y) of the axes beside the units', as few as can be."""
-    sizes = [size for k, size in enumerate(x.shape) if k != dim_x]
-    strides = [
-        [stride for k, stride in enumerate(t.stride()) if k != dim]
-        for t, dim in ((x, dim_x), (y, dim_y))
-    ]
-    axes: list[tuple[int, int, int]] = []
-    for size, *step in zip(sizes, *strides, strict=True):
-        if size == 1:
-            continue
-        if axes and all(
-            outer == size * inner for outer, inner in zip(axes[-1][1:], step, strict=True)
-        ):
-            size *= axes.pop()[0]
-        axes.append((size, step[0], step[1]))
-    return axes
+def _add_products(pairs: Sequence[Any], precision: Precision, device: torch.device) -> None:
+    """Queue the kernels on the device's current stream."""
+    room = _core.cross_moments_workspace(pairs)
+    workspace = torch.empty(room, dtype=torch.uint8, device=device)
+    stream = torch.cuda.current_stream(device)
+    _core.add_cross_moments(
+        pairs, _PRECISIONS[precision], workspace.data_ptr(), stream.device_index, stream.cuda_stream
+    )

@@ -59,25 +59,29 @@ std::vector<cuda::CrossMoments> problems_of(const std::vector<Pair>& pairs) {
   return problems;
 }
 
-std::size_t workspace_bytes(const std::vector<Pair>& pairs) {
-  return cuda::workspace_bytes(problems_of(pairs));
+cuda::Precision precision_of(int number) {
+  if (number < 0 || number > int(cuda::Precision::medium))
+    throw std::invalid_argument("expected a precision of highest, high or medium: 0, 1 or 2");
+  return static_cast<cuda::Precision>(number);
 }
 
-void add_cross_moments(const std::vector<Pair>& pairs, int precision, Address workspace, int device,
+std::size_t workspace_bytes(const std::vector<Pair>& pairs, int precision, int device) {
+  return cuda::workspace_bytes(problems_of(pairs), precision_of(precision), device);
+}
+
+void add_cross_moments(const std::vector<Pair>& pairs, int number, Address workspace, int device,
                        Address stream) {
   const std::vector<cuda::CrossMoments> problems = problems_of(pairs);
-  if (precision < 0 || precision > int(cuda::Precision::medium))
-    throw std::invalid_argument("expected a precision of highest, high or medium: 0, 1 or 2");
+  const cuda::Precision precision = precision_of(number);
   py::gil_scoped_release released;
-  cuda::add_cross_moments(problems, static_cast<cuda::Precision>(precision),
-                          reinterpret_cast<void*>(workspace), device,
+  cuda::add_cross_moments(problems, precision, reinterpret_cast<void*>(workspace), device,
                           reinterpret_cast<cuda::Stream>(stream));
 }
 
 }  // namespace
 
 void register_correlation(py::module_& m) {
-  m.def("cross_moments_workspace", &workspace_bytes, "pairs"_a);
+  m.def("cross_moments_workspace", &workspace_bytes, "pairs"_a, "precision"_a, "device"_a);
   m.def("add_cross_moments", &add_cross_moments, "pairs"_a, "precision"_a, "workspace"_a,
         "device"_a, "stream"_a);
 }

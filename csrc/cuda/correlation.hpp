@@ -37,7 +37,8 @@ struct CrossMoments {
 };
 
 // Bytes of device memory that add_cross_moments needs for itself.
-std::size_t workspace_bytes(const std::vector<CrossMoments>& problems);
+std::size_t workspace_bytes(const std::vector<CrossMoments>& problems, Precision precision,
+                            int device);
 
 // Adds to each problem's results, on its device, the sums over all observations of shifted values,
 // of their squares and of their products x^T y. Nothing waits for the device.

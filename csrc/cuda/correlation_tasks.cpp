@@ -19,9 +19,18 @@ constexpr std::int64_t most_blocks = std::numeric_limits<int>::max();  // in one
 
 constexpr int last_axis = observation_axes - 1;
 
-int tile_for(const CrossMoments& problem) {
+// Small tiles waste less on few units.
+constexpr Cut cuts[] = {
+    {32, 32, 5, false},  {64, 64, 3, false},  {128, 128, 2, false},
+    {128, 128, 1, true}, {128, 256, 1, true},
+};
+
+const Cut& cut_for(const CrossMoments& problem, Manner manner) {
   const std::int64_t units = std::max(problem.x.count, problem.y.count);
-  return units <= 32 ? 32 : units <= 64 ? 64 : 128;
+  if (units <= 32) return cuts[0];
+  if (units <= 64) return cuts[1];
+  if (!manner.by_warpgroups) return cuts[2];
+  return manner.precision == Precision::high && problem.y.count > 128 ? cuts[4] : cuts[3];
 }
 
 std::int64_t observations_of(const CrossMoments& problem) {
@@ -62,8 +71,8 @@ Access access_of(const Units& units, const std::int64_t (&observations)[observat
 }
 
 // The length of parts that takes the least time where so many blocks run at once.
-std::int64_t part_observations(std::int64_t observations, std::int64_t tiles, int tile) {
-  const std::int64_t at_once = multiprocessors * blocks_at_once(tile);
+std::int64_t part_observations(std::int64_t observations, std::int64_t tiles, const Cut& cut) {
+  const std::int64_t at_once = multiprocessors * cut.at_once;
   std::int64_t best = 0, least = std::numeric_limits<std::int64_t>::max();
   for (int waves = 1; waves <= most_waves; ++waves) {
     const std::int64_t wanted = std::clamp<std::int64_t>(waves * at_once / tiles, 1, observations);
@@ -79,7 +88,7 @@ std::int64_t part_observations(std::int64_t observations, std::int64_t tiles, in
   return best;
 }
 
-Task task_for(const CrossMoments& problem) {
+Task task_for(const CrossMoments& problem, const Cut& cut) {
   Task task{};
   task.problem = problem;
   task.x_access = access_of(problem.x, problem.observations);
@@ -88,16 +97,15 @@ Task task_for(const CrossMoments& problem) {
   task.symmetric = is_symmetric(problem);
   task.observations = observations_of(problem);
   const std::int64_t x = problem.x.count, y = problem.y.count;
-  const int tile = tile_for(problem);
-  task.tile_columns = quotient(y, tile);
-  task.tiles = task.symmetric ? task.tile_columns * (task.tile_columns + 1) / 2
-                              : quotient(x, tile) * task.tile_columns;
+  task.tile_columns = quotient(y, cut.y_units);
+  for (std::int64_t row = 0; row < quotient(x, cut.x_units); ++row)
+    task.tiles += task.tile_columns - (task.symmetric ? row * cut.x_units / cut.y_units : 0);
   // Even, so that two numbers of each part's can be written at once.
   task.result_count = quotient(x * y + 2 * (x + y), 2) * 2;
-  const std::int64_t length = part_observations(task.observations, task.tiles, tile);
+  const std::int64_t length = part_observations(task.observations, task.tiles, cut);
   task.part_observations = static_cast<int>(length);
   task.parts = quotient(task.observations, length);
-  if (task.tiles * task.parts > most_blocks)
+  if (std::max({x, y, task.tiles * task.parts}) > most_blocks)
     throw std::runtime_error("a product of this size has too many tiles for one launch");
   return task;
 }
@@ -108,14 +116,16 @@ std::int64_t workspace_count(const Task& task) {
   return task.parts > 1 || task.symmetric ? task.parts * task.result_count : 0;
 }
 
-// Calls put(task, whether it begins a group) for each problem that has anything to add.
+// Calls put(task, whether it begins a group) for each problem that is cut so and has anything to
+// add.
 template <typename Put>
-void for_each_task(const std::vector<CrossMoments>& problems, int tile, Put put) {
+void for_each_task(const std::vector<CrossMoments>& problems, Manner manner, const Cut& cut,
+                   Put put) {
   std::int64_t blocks = 0;
   std::vector<const double*> results;  // of the group
   for (const CrossMoments& problem : problems) {
-    if (is_empty(problem) || tile_for(problem) != tile) continue;
-    Task task = task_for(problem);
+    if (is_empty(problem) || &cut_for(problem, manner) != &cut) continue;
+    Task task = task_for(problem, cut);
     const std::int64_t added = task.tiles * task.parts;
     const bool shared = std::count(results.begin(), results.end(), problem.products) > 0;
     const bool begins =
@@ -133,31 +143,33 @@ void for_each_task(const std::vector<CrossMoments>& problems, int tile, Put put)
 
 }  // namespace
 
-std::vector<Group> groups_of(const std::vector<CrossMoments>& problems, int tile,
+std::vector<Group> groups_of(const std::vector<CrossMoments>& problems, Manner manner,
                              double* workspace) {
   std::vector<Group> groups;
   double* free = workspace;
-  for_each_task(problems, tile, [&](Task& task, bool begins) {
-    if (begins) {
-      groups.emplace_back();
-      free = workspace;
-    }
-    Group& group = groups.back();
-    if (const std::int64_t count = workspace_count(task)) {
-      task.part_results = free;
-      free += count;
-      group.part_results_count = std::max(group.part_results_count, task.result_count);
-    }
-    group.blocks = task.first_block + task.tiles * task.parts;
-    group.tasks[group.count++] = task;
-  });
+  for (const Cut& cut : cuts)
+    for_each_task(problems, manner, cut, [&](Task& task, bool begins) {
+      if (begins) {
+        groups.emplace_back();
+        groups.back().cut = cut;
+        free = workspace;
+      }
+      Group& group = groups.back();
+      if (const std::int64_t count = workspace_count(task)) {
+        task.part_results = free;
+        free += count;
+        group.part_results_count = std::max(group.part_results_count, task.result_count);
+      }
+      group.blocks = task.first_block + task.tiles * task.parts;
+      group.tasks[group.count++] = task;
+    });
   return groups;
 }
 
-std::size_t workspace_bytes(const std::vector<CrossMoments>& problems) {
+std::size_t workspace_bytes(const std::vector<CrossMoments>& problems, Manner manner) {
   std::int64_t most = 0, used = 0;
-  for (const int tile : {32, 64, 128})
-    for_each_task(problems, tile, [&](const Task& task, bool begins) {
+  for (const Cut& cut : cuts)
+    for_each_task(problems, manner, cut, [&](const Task& task, bool begins) {
       used = (begins ? 0 : used) + workspace_count(task);
       most = std::max(most, used);
     });

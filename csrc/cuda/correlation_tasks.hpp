@@ -9,15 +9,22 @@
 
 namespace fastrebasin::cuda {
 
-// Observations whose products are summed in float32: few enough for their rounding, enough for the
-// traffic of float64 sums to be a small part of all work.
-constexpr int span = 1024;
 // Parts begin at multiples of so many observations.
 constexpr int stretch = 128;
-// Blocks that one multiprocessor runs at once, whose registers they share.
-constexpr int blocks_at_once(int tile) { return tile == 128 ? 2 : tile == 64 ? 3 : 5; }
 // Problems in one launch: as many as its arguments have room for.
 constexpr int most_tasks = 14;
+
+// How products are made.
+struct Manner {
+  Precision precision;
+  bool by_warpgroups;  // where that is faster
+};
+
+// Which tiles a product is cut into, and how many one multiprocessor works on at once.
+struct Cut {
+  int x_units, y_units, at_once;
+  bool by_warpgroups;
+};
 
 // Which axis neighbouring threads read along, and whether they can read four values at a time.
 struct Access {
@@ -38,6 +45,7 @@ struct Task {
 };
 
 struct Group {
+  Cut cut;
   Task tasks[most_tasks];
   int count;
   std::int64_t blocks;
@@ -48,9 +56,11 @@ inline std::int64_t quotient(std::int64_t dividend, std::int64_t divisor) {
   return (dividend + divisor - 1) / divisor;
 }
 
-// The problems for which tiles of this many units are best, in groups that may all use the same
-// workspace, one after the other. No group holds two problems with the same results.
-std::vector<Group> groups_of(const std::vector<CrossMoments>& problems, int tile,
+// The problems in groups that may all use the same workspace, one after the other. No group holds
+// two problems with the same results.
+std::vector<Group> groups_of(const std::vector<CrossMoments>& problems, Manner manner,
                              double* workspace);
+
+std::size_t workspace_bytes(const std::vector<CrossMoments>& problems, Manner manner);
 
 }  // namespace fastrebasin::cuda

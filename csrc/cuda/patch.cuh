@@ -1,29 +1,16 @@
 #pragma once
 
-// A thread's part of a tile of x or y: four units, and the observations of their quads. It's read
-// from memory as it lies, long before it's needed, and then written to shared memory as words.
+// A thread's part of a tile of x or y: four units, and the observations of a quad. It's read from
+// memory as it lies, long before it's needed, and then written to shared memory as words.
 
 #include <cuda_runtime.h>
 
 #include "cuda/correlation_tasks.hpp"
 #include "cuda/elements.cuh"
-#include "cuda/tensor_cores.cuh"
-#include "cuda/tile_product.cuh"
+#include "cuda/side.cuh"
+#include "cuda/tile_layout.cuh"
 
 namespace fastrebasin::cuda {
-
-// As many observations have their places in shared memory: those at hand, and the next.
-constexpr int ring = 2 * block_threads;
-
-// Shared by the threads of a block for one side of a product. One of two tiles is multiplied while
-// the other is filled.
-template <typename Shape>
-struct Side {
-  Tile<Shape> tiles[2];
-  float4 shifts[Shape::tile / 4];
-  std::int64_t offsets[ring];
-  double sums[side_threads][4], squares[side_threads][4];  // of each thread's units
-};
 
 // Four values that follow each other.
 template <typename Stored>
@@ -37,25 +24,29 @@ struct Four<std::uint16_t> {
   using Type = uint2;
 };
 
-template <typename Shape>
+template <typename Shape, typename Side>
 class Patch {
  public:
-  static constexpr int observations = Shape::quads_per_thread * Shape::observations_per_quad;
+  static constexpr int observations = observations_per_quad(Shape::precision);
 
-  // Neighbouring threads read along the axis whose values lie closer.
-  __device__ Patch(const Units& units, Access access, std::int64_t first_unit, Side<Shape>& side)
-      : units_(units), side_(side), along_units_(access.along_units) {
-    constexpr unsigned columns = Shape::tile / 4, rows = Shape::quads_at_once;
-    const unsigned thread = threadIdx.x % side_threads;
-    unit_ = 4 * (along_units_ ? thread % columns : thread / rows);
-    quad_ = along_units_ ? thread / columns : thread % rows;
-    find_shift(first_unit + unit_);
+  __device__ Patch(const Units& units, Access access, int first_unit, Side& side, unsigned patch,
+                   bool adds)
+      : units_(units),
+        side_(side),
+        patch_(patch),
+        place_(access.along_units, patch),
+        along_units_(access.along_units),
+        adds_(adds && units.sums) {
+    find_shift(first_unit + int(place_.unit));
     // Beyond the last unit the first ones are read: their products are for nobody.
-    const std::int64_t unit = first_unit + unit_ < units.count ? first_unit + unit_ : 0;
-    inside_ = static_cast<int>(units.count - unit < 4 ? units.count - unit : 4);
+    const int count = int(units.count), first = first_unit + int(place_.unit);
+    const int unit = first < count ? first : 0;
+    inside_ = count - unit < 4 ? count - unit : 4;
     in_fours_ = access.in_fours && inside_ == 4;
     const int bytes = units.element == Element::float32 ? 4 : 2;
     data_ = static_cast<const char*>(units.data) + unit * units.stride * bytes;
+#pragma unroll
+    for (int u = 0; u < 4; ++u) side_.sums[patch_][u] = side_.squares[patch_][u] = 0;
   }
 
   // Reads a part of the tile that begins with an observation.
@@ -67,64 +58,41 @@ class Patch {
   }
 
   // Writes what was read, shifted; zeros beyond the last observation, of which so many are left.
-  __device__ void write(Tile<Shape>& tile, unsigned left, bool adds) {
+  __device__ void write(int buffer, unsigned left) {
     switch (units_.element) {
       case Element::float32:
-        return write<Element::float32>(tile, left, adds);
+        return write<Element::float32>(buffer, left);
       case Element::bfloat16:
-        return write<Element::bfloat16>(tile, left, adds);
+        return write<Element::bfloat16>(buffer, left);
       case Element::float16:
-        return write<Element::float16>(tile, left, adds);
+        return write<Element::float16>(buffer, left);
     }
   }
 
-  __device__ void begin_sums() {
-#pragma unroll
-    for (int u = 0; u < 4; ++u) mine(side_.sums)[u] = mine(side_.squares)[u] = 0;
-  }
-
-  // The sums of a unit of the tile, over all threads that it was shared among.
-  __device__ static double total(const double (&sums)[side_threads][4], int unit,
-                                 bool along_units) {
-    constexpr int columns = Shape::tile / 4, rows = Shape::quads_at_once;
-    double sum = 0;
-    for (int quad = 0; quad < rows; ++quad)
-      sum += sums[along_units ? quad * columns + unit / 4 : unit / 4 * rows + quad][unit % 4];
-    return sum;
-  }
-
  private:
-  // A patch's `k`-th observation in its tile.
-  __device__ unsigned place_in_tile(unsigned k) const {
-    constexpr unsigned per_quad = Shape::observations_per_quad;
-    return (quad_ + k / per_quad * Shape::quads_at_once) * per_quad + k % per_quad;
-  }
-
-  __device__ double (&mine(double (&sums)[side_threads][4]))[4] {
-    return sums[threadIdx.x % side_threads];
-  }
-
-  // All threads that share the four units write the same.
-  __device__ void find_shift(std::int64_t unit) {
+  // One of the threads that share the four units writes for all.
+  __device__ void find_shift(int unit) {
+    if (place_.quad > 0) return;
     float shift[4] = {};
     for (int u = 0; u < 4; ++u)
       if (units_.shift && unit + u < units_.count) shift[u] = units_.shift[unit + u];
-    side_.shifts[unit_ / 4] = {shift[0], shift[1], shift[2], shift[3]};
+    side_.shifts[place_.unit / 4] = {shift[0], shift[1], shift[2], shift[3]};
   }
 
   // Values stay as they are loaded, and where: to do more with them would mean to wait for them.
   template <typename Stored>
   __device__ void read(unsigned observation) {
     using Fours = typename Four<Stored>::Type;
+    const auto* data = reinterpret_cast<const Stored*>(data_);
     const std::int64_t stride = units_.stride;
 #pragma unroll
     for (int k = 0; k < observations; k += 4) {
-      const std::int64_t* offsets = &side_.offsets[(observation + place_in_tile(k)) % ring];
+      const unsigned at = observation + place_.quad * observations + k;
+      const std::int64_t* offsets = &side_.offsets[at % ring];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const bool turned = in_fours_ && !along_units_;
-        const auto* values = reinterpret_cast<const Stored*>(data_) +
-                             (turned ? offsets[0] + j * stride : offsets[j]);
+        const Stored* values = data + (turned ? offsets[0] + j * stride : offsets[j]);
         if (in_fours_)
           keep(*reinterpret_cast<const Fours*>(values), bits_[k + j]);
         else
@@ -155,8 +123,8 @@ class Patch {
   }
 
   template <Element element>
-  __device__ void write(Tile<Shape>& tile, unsigned left, bool adds) {
-    const float4 four = side_.shifts[unit_ / 4];
+  __device__ void write(int buffer, unsigned left) {
+    const float4 four = side_.shifts[place_.unit / 4];
     const float shift[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
     for (int u = 0; u < 4; ++u) {
@@ -166,12 +134,10 @@ class Patch {
       if (left < Shape::depth)
 #pragma unroll
         for (int k = 0; k < observations; ++k)
-          if (place_in_tile(k) >= left) values[k] = 0;
-      if (adds) add(values, u);
-#pragma unroll
-      for (int quad = 0; quad < Shape::quads_per_thread; ++quad)
-        tile.quads[quad_at<Shape>(place_of(unit_ + u), quad_ + quad * Shape::quads_at_once)] =
-            words_of(&values[quad * Shape::observations_per_quad]);
+          if (place_.quad * observations + k >= left) values[k] = 0;
+      if (adds_) add(values, u);
+      Shape::put(side_.tiles[buffer], place_.unit + u, place_.quad,
+                 words_of<Shape::precision>(values));
     }
   }
 
@@ -182,33 +148,87 @@ class Patch {
       sum += values[k];
       square += values[k] * values[k];
     }
-    mine(side_.sums)[u] += sum;
-    mine(side_.squares)[u] += square;
-  }
-
-  // The words of a quad's observations.
-  __device__ static uint4 words_of(const float* values) {
-    unsigned words[4];
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      if constexpr (Shape::of_products == Precision::highest)
-        words[k] = __float_as_uint(values[k]);
-      else if constexpr (Shape::of_products == Precision::high)
-        words[k] = rounded_word(values[k]);
-      else
-        words[k] = rounded_word(values[2 * k], values[2 * k + 1]);
-    }
-    return {words[0], words[1], words[2], words[3]};
+    side_.sums[patch_][u] += sum;
+    side_.squares[patch_][u] += square;
   }
 
   const Units& units_;
-  Side<Shape>& side_;
-  const bool along_units_;
-  unsigned unit_, quad_;  // in the tile
-  int inside_;            // so many of the four units exist
+  Side& side_;
+  const unsigned patch_;
+  const PatchPlace<Side> place_;
+  const bool along_units_, adds_;
+  int inside_;  // so many of the four units exist
   bool in_fours_;
   const char* data_;  // where the first unit begins
   unsigned bits_[observations][4] = {};
+};
+
+// The patches of one side that a thread takes in turn, so many threads apart.
+template <typename Shape, typename Side, int count = Side::patches / Shape::threads>
+class Turns {
+ public:
+  __device__ Turns(const Units& units, Access access, int first_unit, Side& side, bool adds,
+                   unsigned patch = threadIdx.x)
+      : patch_(units, access, first_unit, side, patch, adds),
+        others_(units, access, first_unit, side, adds, patch + Shape::threads) {}
+  __device__ void read(unsigned observation) {
+    patch_.read(observation);
+    others_.read(observation);
+  }
+  __device__ void write(int buffer, unsigned left) {
+    patch_.write(buffer, left);
+    others_.write(buffer, left);
+  }
+
+ private:
+  Patch<Shape, Side> patch_;
+  Turns<Shape, Side, count - 1> others_;
+};
+template <typename Shape, typename Side>
+class Turns<Shape, Side, 0> {
+ public:
+  __device__ Turns(const Units&, Access, int, Side&, bool, unsigned) {}
+  __device__ void read(unsigned) {}
+  __device__ void write(int, unsigned) {}
+};
+
+// Each thread fills patches of both sides.
+template <typename Shape>
+class PatchesOfBoth {
+ public:
+  __device__ PatchesOfBoth(const Task& task, Shared<Shape>& shared, const Corner& corner)
+      : x_(task.problem.x, task.x_access, corner.x, shared.x, corner.sums_x),
+        y_(task.problem.y, task.y_access, corner.y, shared.y, corner.sums_y) {}
+  __device__ void read(unsigned observation) {
+    x_.read(observation);
+    y_.read(observation);
+  }
+  __device__ void write(int buffer, unsigned left) {
+    x_.write(buffer, left);
+    y_.write(buffer, left);
+  }
+
+ private:
+  Turns<Shape, typename Shape::XSide> x_;
+  Turns<Shape, typename Shape::YSide> y_;
+};
+
+// Each thread fills a patch of one of two sides that are cut alike: the first half of them x.
+template <typename Shape>
+class PatchOfOne {
+ public:
+  __device__ PatchOfOne(const Task& task, Shared<Shape>& shared, const Corner& corner)
+      : PatchOfOne(task, shared, corner, threadIdx.x < Shape::threads / 2) {}
+  __device__ void read(unsigned observation) { patch_.read(observation); }
+  __device__ void write(int buffer, unsigned left) { patch_.write(buffer, left); }
+
+ private:
+  __device__ PatchOfOne(const Task& task, Shared<Shape>& shared, const Corner& corner, bool of_x)
+      : patch_(of_x ? task.problem.x : task.problem.y, of_x ? task.x_access : task.y_access,
+               of_x ? corner.x : corner.y, of_x ? shared.x : shared.y,
+               threadIdx.x % (Shape::threads / 2), of_x ? corner.sums_x : corner.sums_y) {}
+
+  Patch<Shape, typename Shape::XSide> patch_;
 };
 
 }  // namespace fastrebasin::cuda

@@ -18,7 +18,7 @@ namespace {
 
 bool built() noexcept { return false; }
 
-std::size_t workspace_bytes(const std::vector<CrossMoments>&) { return 0; }
+std::size_t workspace_bytes(const std::vector<CrossMoments>&, Precision, int) { return 0; }
 std::size_t workspace_bytes(const std::vector<AssignmentStack>&) { return 0; }
 
 void add_cross_moments(const std::vector<CrossMoments>&, Precision, void*, int, Stream) {

@@ -13,8 +13,9 @@
 
 #include "activations.hpp"
 #include "check.hpp"
-#include "cuda/launch.cuh"
+#include "cuda/correlation_kernel.cuh"
 #include "cuda/tile_product.cuh"
+#include "cuda/warpgroup_product.cuh"
 
 namespace fastrebasin::tests {
 namespace {
@@ -25,7 +26,7 @@ void add(const std::vector<CrossMoments>& problems, std::uint64_t seed = 0,
          Precision precision = Precision::highest) {
   cuda_shim::set_seed(seed);
   // Bytes of 0xFF, NaN as numbers: nothing may count on what a workspace holds.
-  std::vector<unsigned char> workspace(cuda::workspace_bytes(problems), 0xFF);
+  std::vector<unsigned char> workspace(cuda::workspace_bytes(problems, precision, 0), 0xFF);
   cuda::add_cross_moments(problems, precision, workspace.data(), 0, nullptr);
 }
 
@@ -83,6 +84,7 @@ const Case cases[] = {
     {1, 1, {{1, 1, 1}}},     {3, 5, {{7, 1, 1}}},     {32, 32, {{2, 2, 4}}},
     {33, 20, {{10, 5, 6}}},  {64, 61, {{1, 1, 257}}}, {70, 130, {{3, 10, 9}}},
     {129, 1, {{261, 1, 1}}}, {1, 65, {{4, 4, 17}}},   {132, 72, {{2, 9, 8}}},
+    {140, 260, {{3, 5, 4}}},
 };
 constexpr Precision precisions[] = {Precision::highest, Precision::high, Precision::medium};
 const char* const precision_names[] = {"highest", "high", "medium"};
@@ -127,44 +129,43 @@ void test_halves_are_the_whole() {
 }
 
 // Threads that a device serves at once meet in no bank of shared memory, and no two quads in one
-// place.
-template <int tile>
+// place. So many members of a group are read at once.
+template <typename Shape, int members_at_once>
 void test_quads_share_no_bank() {
+  using Side = typename Shape::YSide;
+  constexpr int tile = Side::units;
   current_case = "banks, tile of " + std::to_string(tile);
-  using Shape = cuda::Shape<tile, Precision::high>;
   const auto check_apart = [](std::vector<unsigned> banks) {
     std::sort(banks.begin(), banks.end());
     CHECK(std::adjacent_find(banks.begin(), banks.end()) == banks.end());
   };
+  const auto at = [](unsigned unit, unsigned quad) {
+    return Shape::quad_at(cuda::place_of(unit), quad);
+  };
   std::vector<unsigned> all;
   for (int quad = 0; quad < Shape::quads; ++quad)
     for (int unit = 0; unit < tile; ++unit) {
-      const cuda::Place place = cuda::place_of(unit);
-      CHECK(int(cuda::unit_at(place)) == unit);
-      all.push_back(cuda::quad_at<Shape>(place, quad));
+      CHECK(int(cuda::unit_at(cuda::place_of(unit))) == unit);
+      all.push_back(at(unit, quad));
       CHECK(all.back() < unsigned(tile * Shape::quads));
     }
   check_apart(all);
-  const auto bank = [](int unit, int quad) {
-    return cuda::quad_at<Shape>(cuda::place_of(unit), quad) % 8;
-  };
-  for (int first = 0; first < cuda::side_threads; first += 8)
-    for (int pass = 0; pass < Shape::quads_per_thread; ++pass) {
-      std::vector<unsigned> along_units, along_observations;
-      for (int thread = first; thread < first + 8; ++thread) {
-        const int quads = Shape::quads_at_once, columns = tile / 4;
-        along_units.push_back(bank(thread % columns * 4, thread / columns + pass * quads));
-        along_observations.push_back(bank(thread / quads * 4, thread % quads + pass * quads));
+  for (const bool along_units : {false, true})
+    for (int first = 0; first < Side::patches; first += 8) {
+      std::vector<unsigned> banks;
+      for (int patch = first; patch < first + 8; ++patch) {
+        const cuda::PatchPlace<Side> place(along_units, patch);
+        CHECK(int(place.patch_of(along_units, place.unit, place.quad)) == patch);
+        banks.push_back(at(place.unit, place.quad) % 8);
       }
-      check_apart(along_units);
-      check_apart(along_observations);
+      check_apart(banks);
     }
-  for (int quad = 0; quad < Shape::quads; quad += 2)
-    for (int unit = 0; unit < tile; unit += 16) {  // half a warp reads half a quad each
-      std::vector<unsigned> read;
-      for (int member = 0; member < 4; ++member)
-        for (int k = 0; k < 2; ++k) read.push_back(bank(unit + 4 * member, quad + k));
-      check_apart(read);
+  for (int quad = 0; quad < Shape::quads; quad += 8 / members_at_once)
+    for (int unit = 0; unit < tile; unit += 4 * members_at_once) {
+      std::vector<unsigned> banks;
+      for (int k = 0; k < 8; ++k)
+        banks.push_back(at(unit + 4 * (k % members_at_once), quad + k / members_at_once) % 8);
+      check_apart(banks);
     }
 }
 
@@ -289,14 +290,23 @@ void test_means_far_from_zero(Precision precision) {
     }
 }
 
-// More observations than all parts have in one span.
-void test_many_observations() {
-  current_case = "many observations";
+// Sums move to float64 after every span, and begin again.
+template <typename Shape>
+void test_spans_add_up() {
+  current_case = "spans";
   Random random(6);
-  Pair pair({{680'000, 1, 1}}, 3, 2, Element::bfloat16, Element::float32, Layout::rows,
-            Layout::columns, random);
-  add({pair.problem()}, 0, Precision::medium);
-  check_results(pair, 1, Precision::medium);
+  constexpr int n = 5 * Shape::span / 2;
+  Pair pair({{n, 1, 1}}, 70, 66, Element::float32, Element::float32, Layout::rows, Layout::columns,
+            random);
+  const cuda::Manner manner{Shape::precision, Shape::threads > 128};
+  cuda::Group group = cuda::groups_of({pair.problem()}, manner, nullptr).front();
+  cuda::Task& whole = group.tasks[0];
+  group.blocks = whole.tiles;
+  whole.parts = 1;
+  whole.part_observations = n;
+  whole.part_results = nullptr;
+  cuda::launch_multiply<Shape>(group, nullptr);
+  check_results(pair, 1, Shape::precision);
 }
 
 // No shift, no sums, no observations, no units, no problems.
@@ -325,7 +335,7 @@ void test_what_is_not_there() {
   const std::vector<double> before = pair.results();
   add(empty);
   add({});
-  CHECK(cuda::workspace_bytes(empty) == 0);
+  CHECK(cuda::workspace_bytes(empty, Precision::high, 0) == 0);
   CHECK(same(pair.results(), before));
 }
 
@@ -381,9 +391,10 @@ void test_failures_are_told() {
   Random random(9);
   Pair pair({{600, 1, 1}}, 5, 6, Element::float32, Element::float32, Layout::rows, Layout::rows,
             random);
-  const char* expected[] = {"tell the current device", "use the device", "launch a kernel",
-                            "launch a kernel"};
-  for (int calls = 0; calls < 4; ++calls) {
+  const char* expected[] = {
+      "tell a device's generation", "tell the current device", "use the device",
+      "tell a device's generation", "launch a kernel",         "launch a kernel"};
+  for (int calls = 0; calls < 6; ++calls) {
     current_case = "failure after " + std::to_string(calls) + " calls";
     cuda_shim::fail(cudaErrorInvalidValue, calls);
     std::string message;
@@ -396,32 +407,40 @@ void test_failures_are_told() {
   }
 }
 
+void test_the_rest() {
+  cuda_shim::set_generation(8);
+  test_elements_are_widened_exactly();
+  test_halves_are_the_whole();
+  test_quads_share_no_bank<cuda::WarpShape<32, Precision::high>, 4>();
+  test_quads_share_no_bank<cuda::WarpShape<64, Precision::high>, 4>();
+  test_quads_share_no_bank<cuda::WarpShape<128, Precision::high>, 4>();
+  test_quads_share_no_bank<cuda::WarpgroupShape<128, Precision::high>, 8>();
+  test_quads_share_no_bank<cuda::WarpgroupShape<256, Precision::high>, 8>();
+  test_batches_add_up();
+  for (const Precision precision : precisions) test_means_far_from_zero(precision);
+  test_spans_add_up<cuda::WarpShape<128, Precision::highest, 128>>();
+  test_spans_add_up<cuda::WarpgroupShape<128, Precision::highest, 128>>();
+  test_spans_add_up<cuda::WarpgroupShape<128, Precision::high, 128>>();
+  test_what_is_not_there();
+  test_failures_are_told();
+}
+
 }  // namespace
 }  // namespace fastrebasin::tests
 
 // With an argument only what comes to each barrier once: the sanitizer of threads is slow.
 int main(int count, char**) {
   using namespace fastrebasin::tests;
-  if (count > 1) {
-    test_inputs(1);
-    std::puts("cross-moments are those of plain sums");
-    return 0;
+  for (const int generation : {8, 9}) {  // by warps, and by warpgroups
+    cuda_shim::set_generation(generation);
+    test_inputs(count > 1 ? 1 : 9);
+    if (count > 1) continue;
+    test_order_and_company_change_nothing();
+    test_precisions_differ();
+    test_products_with_itself_are_symmetric();
+    test_gathered_observations();
+    test_bad_values_spread_no_further();
   }
-  test_elements_are_widened_exactly();
-  test_halves_are_the_whole();
-  test_quads_share_no_bank<32>();
-  test_quads_share_no_bank<64>();
-  test_quads_share_no_bank<128>();
-  test_inputs(9);
-  test_precisions_differ();
-  test_order_and_company_change_nothing();
-  test_batches_add_up();
-  test_products_with_itself_are_symmetric();
-  for (const Precision precision : precisions) test_means_far_from_zero(precision);
-  test_many_observations();
-  test_what_is_not_there();
-  test_gathered_observations();
-  test_bad_values_spread_no_further();
-  test_failures_are_told();
+  if (count == 1) test_the_rest();
   std::puts("cross-moments are those of plain sums");
 }

@@ -275,9 +275,10 @@ def _zeros(n: int, m: int, device: torch.device) -> CrossMoments:
 
 def _add_products(pairs: Sequence[Any], precision: Precision, device: torch.device) -> None:
     """Queue the kernels on the device's current stream."""
-    room = _core.cross_moments_workspace(pairs)
-    workspace = torch.empty(room, dtype=torch.uint8, device=device)
     stream = torch.cuda.current_stream(device)
+    place = _PRECISIONS[precision], stream.device_index
+    room = _core.cross_moments_workspace(pairs, *place)
+    workspace = torch.empty(room, dtype=torch.uint8, device=device)
     _core.add_cross_moments(
-        pairs, _PRECISIONS[precision], workspace.data_ptr(), stream.device_index, stream.cuda_stream
+        pairs, place[0], workspace.data_ptr(), stream.device_index, stream.cuda_stream
     )

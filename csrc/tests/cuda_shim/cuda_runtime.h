@@ -205,6 +205,8 @@ void fail(cudaError_t error, int calls = 0);
 cudaError_t outcome();
 // Whether the runtime knows of a device: without one every call fails.
 int current_device();
+// Which generation devices are of, from here on.
+void set_generation(int major);
 cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config);
 // Lets a kernel use so much shared memory.
 cudaError_t allow(const void* kernel, int shared_bytes);
@@ -212,7 +214,10 @@ cudaError_t allow(const void* kernel, int shared_bytes);
 }  // namespace cuda_shim
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+};
 
 const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetDevice(int* device);

@@ -29,15 +29,19 @@ inline unsigned rounded_word(float first, float second) {
 // What is left of 32 bits in TF32.
 inline float cut_off(unsigned word) { return __uint_as_float(word & 0xFFFFE000u); }
 
+// Of two values: the small products first.
+inline float half_products(const Halves& a, const Halves& b) {
+  return cut_off(a.rest) * cut_off(b.leading) + cut_off(a.leading) * cut_off(b.rest) +
+         cut_off(a.leading) * cut_off(b.leading);
+}
+
 template <Precision precision>
 float word_product(unsigned a, unsigned b) {
   if (precision == Precision::medium)
     return widened_bfloat16(a & 0xFFFFu) * widened_bfloat16(b & 0xFFFFu) +
            widened_bfloat16(a >> 16) * widened_bfloat16(b >> 16);
   if (precision == Precision::high) return cut_off(a) * cut_off(b);
-  const Halves of_a = halves_of(a), of_b = halves_of(b);
-  return cut_off(of_a.rest) * cut_off(of_b.leading) + cut_off(of_a.leading) * cut_off(of_b.rest) +
-         cut_off(of_a.leading) * cut_off(of_b.leading);
+  return half_products(halves_of(a), halves_of(b));
 }
 
 template <Precision precision, int rows, int cols>

@@ -19,12 +19,12 @@ def by_the_definition(
 ) -> list[_native.CrossMoments]:
     assert precision in ("highest", "high", "medium")
     found = []
-    for x, y, axis, shift_x, shift_y in observations:
-        u, v = (
-            t.movedim(axis, -1).flatten(0, -2).double() - s for t, s in ((x, shift_x), (y, shift_y))
-        )
+    for x, y, axis, *_ in observations:
+        flat = [t.movedim(axis, -1).flatten(0, -2) for t in (x, y)]
+        shifts = [t[0].float() for t in flat]
+        u, v = (t.double() - shift for t, shift in zip(flat, shifts, strict=True))
         sums = u.T @ v, u.sum(0), u.square().sum(0), v.sum(0), v.square().sum(0)
-        found.append(_native.CrossMoments(*sums))
+        found.append(_native.CrossMoments(*sums, *shifts))
     return found
 
 

@@ -37,7 +37,7 @@ cuda::Units units_of(const Side& side) {
           count,
           stride,
           {strides[0], strides[1], strides[2]},
-          reinterpret_cast<const float*>(shift),
+          reinterpret_cast<float*>(shift),
           reinterpret_cast<double*>(sums),
           reinterpret_cast<double*>(squares)};
 }
@@ -69,6 +69,12 @@ std::size_t workspace_bytes(const std::vector<Pair>& pairs, int precision, int d
   return cuda::workspace_bytes(problems_of(pairs), precision_of(precision), device);
 }
 
+void find_shifts(const std::vector<Pair>& pairs, int device, Address stream) {
+  const std::vector<cuda::CrossMoments> problems = problems_of(pairs);
+  py::gil_scoped_release released;
+  cuda::find_shifts(problems, device, reinterpret_cast<cuda::Stream>(stream));
+}
+
 void add_cross_moments(const std::vector<Pair>& pairs, int number, Address workspace, int device,
                        Address stream) {
   const std::vector<cuda::CrossMoments> problems = problems_of(pairs);
@@ -82,6 +88,7 @@ void add_cross_moments(const std::vector<Pair>& pairs, int number, Address works
 
 void register_correlation(py::module_& m) {
   m.def("cross_moments_workspace", &workspace_bytes, "pairs"_a, "precision"_a, "device"_a);
+  m.def("find_shifts", &find_shifts, "pairs"_a, "device"_a, "stream"_a);
   m.def("add_cross_moments", &add_cross_moments, "pairs"_a, "precision"_a, "workspace"_a,
         "device"_a, "stream"_a);
 }

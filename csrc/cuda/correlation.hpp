@@ -22,7 +22,7 @@ struct Units {
   std::int64_t count;
   std::int64_t stride;  // from unit to unit
   std::int64_t observation_strides[observation_axes];
-  const float* shift;      // (count), taken off each value; null: nothing
+  float* shift;            // (count), taken off each value; null: nothing
   double *sums, *squares;  // (count) each; both null: not wanted
 };
 
@@ -39,6 +39,12 @@ struct CrossMoments {
 // Bytes of device memory that add_cross_moments needs for itself.
 std::size_t workspace_bytes(const std::vector<CrossMoments>& problems, Precision precision,
                             int device);
+
+// Finds the shifts of both sides of each problem: almost the means of their units, from a sample of
+// the observations. Nothing waits for the device.
+//
+// Throws std::runtime_error for what CUDA refuses.
+void find_shifts(const std::vector<CrossMoments>& problems, int device, Stream stream);
 
 // Adds to each problem's results, on its device, the sums over all observations of shifted values,
 // of their squares and of their products x^T y. Nothing waits for the device.

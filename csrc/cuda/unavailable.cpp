@@ -21,6 +21,7 @@ bool built() noexcept { return false; }
 std::size_t workspace_bytes(const std::vector<CrossMoments>&, Precision, int) { return 0; }
 std::size_t workspace_bytes(const std::vector<AssignmentStack>&) { return 0; }
 
+void find_shifts(const std::vector<CrossMoments>&, int, Stream) { refuse(); }
 void add_cross_moments(const std::vector<CrossMoments>&, Precision, void*, int, Stream) {
   refuse();
 }

@@ -95,80 +95,6 @@ std::string name_of(const Case& c) {
   return name;
 }
 
-void test_elements_are_widened_exactly() {
-  current_case = "widening";
-  for (unsigned bits = 0; bits < 0x10000; ++bits) {
-    const int exponent = bits >> 10 & 0x1F, places = bits & 0x3FF;
-    const float value = cuda::widened_float16(bits);
-    CHECK(std::signbit(value) == (bits >> 15 != 0));
-    if (exponent == 31) {
-      CHECK(places ? std::isnan(value) : std::isinf(value));
-    } else {
-      const int units = exponent ? 0x400 + places : places;
-      CHECK(std::fabs(value) == std::ldexp(units, std::max(exponent, 1) - 25));
-      CHECK(to_float16(value) == (units ? bits : 0));
-    }
-    CHECK(__float_as_uint(cuda::widened_bfloat16(bits)) == bits << 16);
-  }
-}
-
-void test_halves_are_the_whole() {
-  current_case = "halves";
-  Random random(10);
-  for (int k = 0; k < 100'000; ++k) {
-    const auto bits = static_cast<unsigned>(random());
-    if ((bits & 0x7F000000u) == 0x7F000000u) continue;  // infinite, or almost
-    const cuda::Halves halves = cuda::halves_of(bits);
-    const double value = __uint_as_float(bits), leading = __uint_as_float(halves.leading);
-    CHECK((halves.leading & 0x1FFFu) == 0);
-    CHECK(leading + __uint_as_float(halves.rest) == value);
-    CHECK(std::fabs(value - leading) <= std::max(std::fabs(value) * 0x1p-11, 0x1p-137));
-  }
-  CHECK(std::isnan(__uint_as_float(cuda::halves_of(0x7FFFFFFFu).rest)));
-  CHECK(std::isnan(__uint_as_float(cuda::halves_of(0xFF800000u).rest)));
-}
-
-// Threads that a device serves at once meet in no bank of shared memory, and no two quads in one
-// place. So many members of a group are read at once.
-template <typename Shape, int members_at_once>
-void test_quads_share_no_bank() {
-  using Side = typename Shape::YSide;
-  constexpr int tile = Side::units;
-  current_case = "banks, tile of " + std::to_string(tile);
-  const auto check_apart = [](std::vector<unsigned> banks) {
-    std::sort(banks.begin(), banks.end());
-    CHECK(std::adjacent_find(banks.begin(), banks.end()) == banks.end());
-  };
-  const auto at = [](unsigned unit, unsigned quad) {
-    return Shape::quad_at(cuda::place_of(unit), quad);
-  };
-  std::vector<unsigned> all;
-  for (int quad = 0; quad < Shape::quads; ++quad)
-    for (int unit = 0; unit < tile; ++unit) {
-      CHECK(int(cuda::unit_at(cuda::place_of(unit))) == unit);
-      all.push_back(at(unit, quad));
-      CHECK(all.back() < unsigned(tile * Shape::quads));
-    }
-  check_apart(all);
-  for (const bool along_units : {false, true})
-    for (int first = 0; first < Side::patches; first += 8) {
-      std::vector<unsigned> banks;
-      for (int patch = first; patch < first + 8; ++patch) {
-        const cuda::PatchPlace<Side> place(along_units, patch);
-        CHECK(int(place.patch_of(along_units, place.unit, place.quad)) == patch);
-        banks.push_back(at(place.unit, place.quad) % 8);
-      }
-      check_apart(banks);
-    }
-  for (int quad = 0; quad < Shape::quads; quad += 8 / members_at_once)
-    for (int unit = 0; unit < tile; unit += 4 * members_at_once) {
-      std::vector<unsigned> banks;
-      for (int k = 0; k < 8; ++k)
-        banks.push_back(at(unit + 4 * (k % members_at_once), quad + k / members_at_once) % 8);
-      check_apart(banks);
-    }
-}
-
 // Elements, layouts and precisions, each with each, over the cases in turn.
 void test_inputs(int rounds) {
   Random random(1);
@@ -373,6 +299,41 @@ void test_gathered_observations() {
   }
 }
 
+// Shifts are within half a deviation of means, have few digits, and are the value of units that
+// have but one.
+void test_shifts_are_almost_means() {
+  Random random(13);
+  std::vector<Pair> pairs;
+  for (int k = 0; k < 20; ++k)
+    pairs.emplace_back(cases[k % 4].shape, 1 + 13 * (k % 6), 40, elements[k % 3],
+                       elements[k / 3 % 3], layouts[k % 5], layouts[k / 5], random, k % 2 ? 30 : 0,
+                       k % 2 ? 0.5 : 1);
+  pairs.emplace_back(Shape{{2, 5000, 1}}, 33, 2, Element::float32, Element::float32, Layout::rows,
+                     Layout::columns, random, 3, 0.01);
+  for (std::int64_t at = 0; at < 10'000; ++at) pairs.back().x.floats[at * 33 + 7] = 0.1f;
+  std::vector<CrossMoments> problems;
+  for (Pair& pair : pairs) {
+    for (Activations* units : {&pair.x, &pair.y}) units->shift.assign(units->units, NAN);
+    problems.push_back(pair.problem());
+  }
+  cuda::find_shifts(problems, 0, nullptr);
+  CHECK(pairs.back().x.shift[7] == 0.1f);
+  pairs.back().x.shift[7] = 3;
+  for (const Pair& pair : pairs)
+    for (const Activations* units : {&pair.x, &pair.y})
+      for (std::int64_t u = 0; u < units->units; ++u) {
+        current_case = "shifts of " + std::to_string(units->units) + " units";
+        const auto n = static_cast<double>(pair.shape.count());
+        double sum = 0, square = 0;
+        for (std::int64_t k = 0; k < n; ++k) sum += units->value(k, u);
+        for (std::int64_t k = 0; k < n; ++k) square += std::pow(units->value(k, u) - sum / n, 2);
+        const double deviation = std::sqrt(square / n);
+        CHECK(std::fabs(units->shift[u] - sum / n) <= 0.5 * deviation);
+        const double places = units->shift[u] / std::exp2(std::floor(std::log2(deviation)) - 6);
+        CHECK(n == 1 || places == std::nearbyint(places));
+      }
+}
+
 // Not-a-numbers stay with their units.
 void test_bad_values_spread_no_further() {
   current_case = "bad values";
@@ -409,18 +370,12 @@ void test_failures_are_told() {
 
 void test_the_rest() {
   cuda_shim::set_generation(8);
-  test_elements_are_widened_exactly();
-  test_halves_are_the_whole();
-  test_quads_share_no_bank<cuda::WarpShape<32, Precision::high>, 4>();
-  test_quads_share_no_bank<cuda::WarpShape<64, Precision::high>, 4>();
-  test_quads_share_no_bank<cuda::WarpShape<128, Precision::high>, 4>();
-  test_quads_share_no_bank<cuda::WarpgroupShape<128, Precision::high>, 8>();
-  test_quads_share_no_bank<cuda::WarpgroupShape<256, Precision::high>, 8>();
   test_batches_add_up();
   for (const Precision precision : precisions) test_means_far_from_zero(precision);
   test_spans_add_up<cuda::WarpShape<128, Precision::highest, 128>>();
   test_spans_add_up<cuda::WarpgroupShape<128, Precision::highest, 128>>();
   test_spans_add_up<cuda::WarpgroupShape<128, Precision::high, 128>>();
+  test_shifts_are_almost_means();
   test_what_is_not_there();
   test_failures_are_told();
 }

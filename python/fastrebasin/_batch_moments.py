@@ -48,13 +48,9 @@ def by_kernels(
     """Return the moments of each batch, whose products are summed by the core, all at once."""
     if not batches:
         return []
-    observations = []
-    for x, y in batches:
-        shift_x = _shift(x.movedim(axis, 0).float()).contiguous()
-        shift_y = shift_x if y is x else _shift(y.movedim(axis, 0).float()).contiguous()
-        observations.append(_native.Observations(x, y, axis, shift_x, shift_y))
-    sums = _native.cross_moments(observations, precision)
-    return [_about_means(*each) for each in zip(observations, sums, strict=True)]
+    sums = _native.cross_moments([_native.Observations(*pair, axis) for pair in batches], precision)
+    counts = [x.numel() // x.shape[axis] for x, _ in batches]
+    return [_about_means(*each) for each in zip(counts, sums, strict=True)]
 
 
 def by_chunks(x: Tensor, y: Tensor, axis: int) -> Iterator[BatchMoments]:
@@ -70,16 +66,14 @@ def by_chunks(x: Tensor, y: Tensor, axis: int) -> Iterator[BatchMoments]:
             yield from (_of_pair(u, v, dtype) for u, v in chunks)
 
 
-def _about_means(observations: _native.Observations, sums: _native.CrossMoments) -> BatchMoments:
+def _about_means(count: int, sums: _native.CrossMoments) -> BatchMoments:
     """Return the moments that sums about shifts come to."""
-    x, _, axis, shift_x, shift_y = observations
-    count = x.numel() // x.shape[axis]
     rest_x, rest_y = sums.sums_x / count, sums.sums_y / count
     return BatchMoments(
         count,
         torch.finfo(torch.float32).eps,
-        shift_x.double() + rest_x,
-        shift_y.double() + rest_y,
+        sums.shift_x + rest_x,
+        sums.shift_y + rest_y,
         sums.squares_x.addcmul_(rest_x, rest_x, value=-count),
         sums.squares_y.addcmul_(rest_y, rest_y, value=-count),
         sums.products.addr_(rest_x, rest_y, alpha=-count),

@@ -189,8 +189,8 @@ class Observations(NamedTuple):
     x: torch.Tensor
     y: torch.Tensor
     axis: int  # of the units, in both
-    shift_x: torch.Tensor  # (n), contiguous float32
-    shift_y: torch.Tensor  # (m)
+    shift_x: torch.Tensor | None = None  # (n), contiguous float32; found if both are None
+    shift_y: torch.Tensor | None = None  # (m)
 
 
 class CrossMoments(NamedTuple):
@@ -201,6 +201,8 @@ class CrossMoments(NamedTuple):
     squares_x: torch.Tensor
     sums_y: torch.Tensor  # (m)
     squares_y: torch.Tensor
+    shift_x: torch.Tensor  # (n), float32
+    shift_y: torch.Tensor  # (m)
 
 
 def has_cross_moments(x: torch.Tensor, y: torch.Tensor) -> bool:
@@ -218,15 +220,21 @@ def cross_moments(
         observations: tensors as `has_cross_moments` accepts, read as they lie.
         precision: of the products; sums of values and of squares are float32 or wider.
     """
-    found, pairs, kept = [], [], []
-    for x, y, axis, shift_x, shift_y in observations:
-        sums = _zeros(x.shape[axis], y.shape[axis], x.device)
-        pair = aligned(x, y, axis)
+    device = observations[0].x.device
+    found, pairs, unshifted, kept = [], [], [], []
+    for each in observations:
+        sums = _zeros(each, device)
+        pair = aligned(each.x, each.y, each.axis)
         kept.append(pair)  # copies among them
-        of_x, of_y = (shift_x, *sums[1:3]), (shift_y, *sums[3:])
+        of_x, of_y = (sums.shift_x, *sums[1:3]), (sums.shift_y, *sums[3:5])
         pairs.append(pair.addresses(sums.products, of_x, of_y))
         found.append(sums)
-    _add_products(pairs, precision, observations[0].x.device)
+        if each.shift_x is None:
+            unshifted.append(pairs[-1])
+    if unshifted:
+        stream = torch.cuda.current_stream(device)
+        _core.find_shifts(unshifted, stream.device_index, stream.cuda_stream)
+    _add_products(pairs, precision, device)
     return found
 
 
@@ -266,11 +274,18 @@ def summed_products(
     return found
 
 
-def _zeros(n: int, m: int, device: torch.device) -> CrossMoments:
-    """Return sums over nothing, in one piece of memory."""
+def _zeros(observations: Observations, device: torch.device) -> CrossMoments:
+    """Return sums over nothing, in one piece of memory, and shifts as given or yet to be found."""
+    x, y, axis, shift_x, shift_y = observations
+    n, m = x.shape[axis], y.shape[axis]
     sizes = n * m, n, n, m, m
-    products, *sums = torch.zeros(sum(sizes), dtype=torch.float64, device=device).split(sizes)
-    return CrossMoments(products.view(n, m), *sums)
+    zeros = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
+    products, sums_x, squares_x, sums_y, squares_y = zeros.split(sizes)
+    if shift_x is None or shift_y is None:
+        shift_x = torch.empty(n, device=device)
+        shift_y = shift_x if y is x else torch.empty(m, device=device)
+    sums = sums_x, squares_x, sums_y, squares_y
+    return CrossMoments(products.view(n, m), *sums, shift_x, shift_y)
 
 
 def _add_products(pairs: Sequence[Any], precision: Precision, device: torch.device) -> None:

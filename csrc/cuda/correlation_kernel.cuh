@@ -195,7 +195,7 @@ class TileOfProduct {
 // All tiles of all parts of all problems of a group. x: (observations, x.count), y: (observations,
 // y.count), products (x.count, y.count).
 template <typename Shape>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once)
+__global__ void __launch_bounds__(Shape::threads, Shape::at_once)
     multiply(const __grid_constant__ Group group) {
   int number = 0;
   while (number + 1 < group.count && group.tasks[number + 1].first_block <= blockIdx.x) ++number;

@@ -21,9 +21,7 @@ constexpr int last_axis = observation_axes - 1;
 
 // Small tiles waste less on few units.
 constexpr Cut cuts[] = {
-    {32, 32, 5, false},  {64, 64, 3, false},  {128, 128, 2, false},
-    {128, 128, 1, true}, {128, 256, 1, true},
-};
+    {32, 32, false}, {64, 64, false}, {128, 128, false}, {128, 128, true}, {128, 256, true}};
 
 const Cut& cut_for(const CrossMoments& problem, Manner manner) {
   const std::int64_t units = std::max(problem.x.count, problem.y.count);
@@ -72,7 +70,8 @@ Access access_of(const Units& units, const std::int64_t (&observations)[observat
 
 // The length of parts that takes the least time where so many blocks run at once.
 std::int64_t part_observations(std::int64_t observations, std::int64_t tiles, const Cut& cut) {
-  const std::int64_t at_once = multiprocessors * cut.at_once;
+  const std::int64_t at_once =
+      multiprocessors * (cut.by_warpgroups ? 1 : blocks_at_once(cut.x_units));
   std::int64_t best = 0, least = std::numeric_limits<std::int64_t>::max();
   for (int waves = 1; waves <= most_waves; ++waves) {
     const std::int64_t wanted = std::clamp<std::int64_t>(waves * at_once / tiles, 1, observations);

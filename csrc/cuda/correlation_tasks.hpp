@@ -11,6 +11,8 @@ namespace fastrebasin::cuda {
 
 // Parts begin at multiples of so many observations.
 constexpr int stretch = 128;
+// Blocks of warps that one multiprocessor works on at once, whose registers they share.
+constexpr int blocks_at_once(int tile) { return tile == 128 ? 2 : tile == 64 ? 3 : 4; }
 // Problems in one launch: as many as its arguments have room for.
 constexpr int most_tasks = 14;
 
@@ -20,9 +22,9 @@ struct Manner {
   bool by_warpgroups;  // where that is faster
 };
 
-// Which tiles a product is cut into, and how many one multiprocessor works on at once.
+// Which tiles a product is cut into.
 struct Cut {
-  int x_units, y_units, at_once;
+  int x_units, y_units;
   bool by_warpgroups;
 };
 

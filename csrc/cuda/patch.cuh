@@ -35,7 +35,6 @@ class Patch {
         side_(side),
         patch_(patch),
         place_(access.along_units, patch),
-        along_units_(access.along_units),
         adds_(adds && units.sums) {
     find_shift(first_unit + int(place_.unit));
     // Beyond the last unit the first ones are read: their products are for nobody.
@@ -43,6 +42,7 @@ class Patch {
     const int unit = first < count ? first : 0;
     inside_ = count - unit < 4 ? count - unit : 4;
     in_fours_ = access.in_fours && inside_ == 4;
+    turned_ = in_fours_ && !access.along_units;
     const int bytes = units.element == Element::float32 ? 4 : 2;
     data_ = static_cast<const char*>(units.data) + unit * units.stride * bytes;
 #pragma unroll
@@ -61,11 +61,12 @@ class Patch {
   __device__ void write(int buffer, unsigned left) {
     switch (units_.element) {
       case Element::float32:
-        return write<Element::float32>(buffer, left);
+        return turned_ ? write<Element::float32, false, true>(buffer, left)
+                       : write<Element::float32, false, false>(buffer, left);
       case Element::bfloat16:
-        return write<Element::bfloat16>(buffer, left);
+        return write_halves<Element::bfloat16>(buffer, left);
       case Element::float16:
-        return write<Element::float16>(buffer, left);
+        return write_halves<Element::float16>(buffer, left);
     }
   }
 
@@ -91,8 +92,7 @@ class Patch {
       const std::int64_t* offsets = &side_.offsets[at % ring];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const bool turned = in_fours_ && !along_units_;
-        const Stored* values = data + (turned ? offsets[0] + j * stride : offsets[j]);
+        const Stored* values = data + (turned_ ? offsets[0] + j * stride : offsets[j]);
         if (in_fours_)
           keep(*reinterpret_cast<const Fours*>(values), bits_[k + j]);
         else
@@ -110,19 +110,23 @@ class Patch {
     bits[0] = four.x, bits[1] = four.y;
   }
 
-  // Both places are known to the compiler, so that values stay in registers.
   template <Element element>
-  __device__ float value(int k, int u) const {
-    const bool turned = in_fours_ && !along_units_;
-    const int four = k / 4 * 4;
-    if (element == Element::float32 || !in_fours_)
-      return widened<element>(turned ? bits_[four + u][k % 4] : bits_[k][u]);
-    // Two of 16 bits in one register.
-    const unsigned pair = turned ? bits_[four + u][k % 4 / 2] : bits_[k][u / 2];
-    return widened<element>((turned ? k : u) % 2 ? pair >> 16 : pair & 0xFFFFu);
+  __device__ void write_halves(int buffer, unsigned left) {
+    if (!in_fours_) return write<element, false, false>(buffer, left);
+    return turned_ ? write<element, true, true>(buffer, left)
+                   : write<element, true, false>(buffer, left);
   }
 
-  template <Element element>
+  // Where a value is: turned, its four are observations of a unit; packed, two are in one register.
+  template <Element element, bool packed, bool turned>
+  __device__ float value(int k, int u) const {
+    const unsigned (&four)[4] = bits_[turned ? k / 4 * 4 + u : k];
+    const int index = turned ? k % 4 : u;
+    if (!packed) return widened<element>(four[index]);
+    return widened<element>(index % 2 ? four[index / 2] >> 16 : four[index / 2] & 0xFFFFu);
+  }
+
+  template <Element element, bool packed, bool turned>
   __device__ void write(int buffer, unsigned left) {
     const float4 four = side_.shifts[place_.unit / 4];
     const float shift[4] = {four.x, four.y, four.z, four.w};
@@ -130,7 +134,8 @@ class Patch {
     for (int u = 0; u < 4; ++u) {
       float values[observations];
 #pragma unroll
-      for (int k = 0; k < observations; ++k) values[k] = value<element>(k, u) - shift[u];
+      for (int k = 0; k < observations; ++k)
+        values[k] = value<element, packed, turned>(k, u) - shift[u];
       if (left < Shape::depth)
 #pragma unroll
         for (int k = 0; k < observations; ++k)
@@ -156,10 +161,10 @@ class Patch {
   Side& side_;
   const unsigned patch_;
   const PatchPlace<Side> place_;
-  const bool along_units_, adds_;
-  int inside_;  // so many of the four units exist
-  bool in_fours_;
-  const char* data_;  // where the first unit begins
+  const bool adds_;
+  int inside_;              // so many of the four units exist
+  bool in_fours_, turned_;  // how they are read: four at a time, and then along observations
+  const char* data_;        // where the first unit begins
   unsigned bits_[observations][4] = {};
 };
 

@@ -20,7 +20,7 @@ template <int tile, Precision of_products, int of_sums = 1024>
 struct WarpShape {
   static constexpr Precision precision = of_products;
   static constexpr int threads = 4 * warp_threads;  // two by two warps
-  static constexpr int blocks_at_once = tile == 128 ? 2 : tile == 64 ? 3 : 5;
+  static constexpr int at_once = blocks_at_once(tile);
   static constexpr int quads = 2 * threads / tile;                        // of each unit
   static constexpr int depth = quads * observations_per_quad(precision);  // observations in a tile
   static constexpr int span = of_sums;  // observations whose products are summed in float32

@@ -22,7 +22,7 @@ template <int y_units, Precision of_products, int of_sums = 2048>
 struct WarpgroupShape {
   static constexpr Precision precision = of_products;
   static constexpr int threads = 8 * warp_threads;
-  static constexpr int blocks_at_once = 1;
+  static constexpr int at_once = 1;
   static constexpr int quads = 8;  // of each unit
   static constexpr int depth = quads * observations_per_quad(precision);
   static constexpr int span = of_sums;  // observations whose products are summed in float32

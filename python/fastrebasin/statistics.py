@@ -110,7 +110,10 @@ class Moments:
         part = Moments()
         part.count, part._eps, part.mean_x, part.mean_y, *scatters = batch
         part.scatter_x, part.scatter_y, part.scatter = scatters
-        self.merge(part)
+        if self.count:
+            self.merge(part)
+        else:
+            self.__dict__ |= part.__dict__
 
     def scale(self, weight: float) -> None:
         """Count every observation so far `weight` times, such as to balance two sources.

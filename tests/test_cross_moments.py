@@ -61,6 +61,41 @@ def images(units: int) -> dict[str, tuple[Tensor, int]]:
     }
 
 
+def laid_out(flat: Tensor, layout: str) -> tuple[Tensor, int]:
+    """Return observations (rows) of units as layers hold them, with the axis of units."""
+    if layout == "rows":
+        return flat, -1
+    images = flat.view(6, 16, -1, flat.shape[1]).movedim(-1, 1)
+    if layout == "channels first":
+        return images.contiguous(), 1
+    if layout == "window":
+        return torch.nn.functional.pad(images, (1, 2))[..., 1:-2], 1
+    return images, 1
+
+
+@pytest.mark.parametrize("units", [(132, 260), (150, 67), (66, 40)])
+@pytest.mark.parametrize("layout", ["rows", "channels first", "channels last", "window"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_wide_layers_are_read_as_they_lie(
+    dtype: torch.dtype, layout: str, units: tuple[int, int], device: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = [torch.randn(6 * 16 * 12, d, generator=generator).add(3).to(dtype) for d in units]
+    (x, axis), (y, _) = (laid_out(t.to(device), layout) for t in flat)
+    moments, alone = Moments(), Moments()
+    moments.update(x, y, axis=axis)
+    assert_equals_two_passes(moments, flat[0], flat[1], 2e-6)
+    alone.update(x, axis=axis)
+    assert_equals_two_passes(alone, flat[0], flat[0], 2e-6)
+    if device == "cuda":
+        assert torch.equal(alone.scatter, alone.scatter.T)
+
+
+def test_a_stream_may_be_long(device: str) -> None:
+    x, y = (torch.rand(600_000, d, device=device).square_() for d in (70, 66))
+    assert_equals_two_passes(gathered(x, y, [599_999, 1]), x, y, 5e-7)
+
+
 def seen(pair: _unit_pairs.UnitPair, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the observations (rows) of each side's units, read as the core reads them."""
     found = []

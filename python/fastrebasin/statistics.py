@@ -178,7 +178,7 @@ def update_moments(
         batches: for each of them x and y of `Moments.update`; all on one device.
         axis: that of the units in all.
         precision: of products of float32 numbers on a CUDA device, by torch's names: "highest" as
-            accurate as float32 (an error of 2^-22), "high" of values rounded to TF32 (2^-10),
+            accurate as float32 (an error of 2^-21), "high" of values rounded to TF32 (2^-10),
             "medium" to bfloat16 (2^-7), relative to the norms of two units less almost their means.
             Means and variances, and all on other devices, stay as accurate as float32.
 

@@ -62,6 +62,14 @@ def test_every_float_dtype_recovers_a_planted_permutation(dtype: torch.dtype, de
     assert_recovered((copy.deepcopy(model).to(dtype), spec, x.to(dtype)), device)
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_every_precision_recovers_a_planted_permutation(
+    name: str, precision: str, device: str
+) -> None:
+    assert_recovered(problem_of(name), device, precision=precision)
+
+
 def test_the_problems_are_hard() -> None:
     axes = [str(axes) for axes in problem_of("autoencoder")[1].axes.values()]
     assert any("P0*P2*16" in text for text in axes)  # a flattened convolution
@@ -241,7 +249,11 @@ def test_a_spec_without_groups_moves_nothing() -> None:
 def test_misfits_are_named() -> None:
     a, spec, x = multilayer()
     wrong: dict[str, Any] = {"cost": "best", "observe": "all", "batch_size": 0, "max_examples": 0}
-    message = "cost must .*'best'; observe must .*'all'; batch_size .* 0; max_examples .* 0"
+    wrong["precision"] = "low"
+    message = (
+        "cost must .*'best'; observe must .*'all'; precision must .*'low'; batch_size .* 0; "
+        "max_examples .* 0"
+    )
     with pytest.raises(ValueError, match=message):
         activation_matching(spec, a, a, labelled(x), **wrong)
     with pytest.raises(ValueError, match=r"layer3\.bias has shape"):

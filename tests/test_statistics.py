@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastrebasin import statistics
-from fastrebasin.statistics import Moments
+from fastrebasin import _batch_moments
+from fastrebasin._precision import Precision
+from fastrebasin.statistics import Moments, update_moments
 
 
 def correlated(
@@ -103,7 +104,7 @@ def test_batches_and_chunks_change_nothing(cuts: list[int], chunk: int, width: t
     edges = [0, *sorted(cuts), 400]
     sizes = [end - start for start, end in itertools.pairwise(edges)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "_CHUNK", chunk)
+        patch.setattr(_batch_moments, "_CHUNK", chunk)
         assert_equals_two_passes(gathered(x, y, sizes), x, y, 1e-6)
 
 
@@ -200,6 +201,44 @@ def test_faster_arithmetic_elsewhere_changes_nothing(precision: str, device: str
     assert_equals_two_passes(moments, x, y, 1e-6)
 
 
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (100.0, 0.01)])
+@pytest.mark.parametrize("units", [(20, 31), (64, 50), (300, 136)])
+@pytest.mark.parametrize(
+    ("precision", "least", "most"),
+    [("highest", 0, 2**-21), ("high", 2**-16, 2**-10), ("medium", 2**-13, 2**-7)],
+)
+def test_products_are_as_precise_as_asked_for(
+    precision: Precision, least: float, most: float, units: tuple[int, int], mean: float,
+    deviation: float, device: str,
+) -> None:  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    x, y = (
+        (mean + deviation * torch.randn(3000, d, generator=generator)).to(device) for d in units
+    )
+    moments = Moments()
+    moments.update(x, y, precision=precision)
+    wide_x, wide_y = (t.double() - t.double().mean(0) for t in (x, y))
+    scale = torch.outer(wide_x.norm(dim=0), wide_y.norm(dim=0)) / 3000
+    error = ((moments.covariance() - wide_x.T @ wide_y / 3000) / scale).abs().max().item()
+    # Faster arithmetic is for CUDA devices alone, where it must have been used.
+    assert least * (device == "cuda") <= error <= (most if device == "cuda" else 2**-21)
+    for found, wide in ((moments.variance_x, wide_x), (moments.variance_y, wide_y)):
+        torch.testing.assert_close(found, wide.square().mean(0), rtol=2**-22, atol=0)
+
+
+def test_many_moments_are_updated_as_each_alone(device: str) -> None:
+    sizes = [(5, 7), (40, 30), (130, 129), (40, 40)]
+    batches = [(torch.randn(70, n).to(device), torch.randn(70, m).to(device)) for n, m in sizes]
+    many = [Moments() for _ in batches]
+    for _ in range(2):
+        update_moments(many, batches)
+    for each, (x, y) in zip(many, batches, strict=True):
+        alone = gathered(x.repeat(2, 1), y.repeat(2, 1), [70, 70])
+        assert torch.equal(each.scatter, alone.scatter)
+        assert torch.equal(each.mean_x, alone.mean_x)
+        assert each.count == 140
+
+
 def test_observations_keep_their_values_and_gradients() -> None:
     x, y = (t.float() for t in correlated(50))
     copies = x.clone(), y.clone()
@@ -221,6 +260,8 @@ def test_misfits_are_named() -> None:
         moments.update(x, y[:9])
     with pytest.raises(ValueError, match="an axis 2 of units and others"):
         moments.update(x, y, axis=2)
+    with pytest.raises(ValueError, match="precision must be highest, high or medium, got 'low'"):
+        moments.update(x, y, precision="low")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weight must be positive and finite, got 0"):
         moments.scale(0)
     moments.update(x, y)

@@ -1,6 +1,7 @@
 #pragma once
 
-// Numbers of 16 and 32 bits, as bits: what was loaded is widened only when it's needed.
+// Numbers of 16 and 32 bits, as bits: what was loaded is widened only when it's needed, and rounded
+// to what the tensor cores multiply.
 
 #include <cuda_runtime.h>
 
@@ -35,9 +36,18 @@ __device__ float widened(unsigned bits) {
 }
 
 // One value as it lies.
-__device__ inline unsigned bits_at(const float* data, std::int64_t at) {
-  return __float_as_uint(data[at]);
+__device__ inline unsigned bits_at(const float* data) { return __float_as_uint(*data); }
+__device__ inline unsigned bits_at(const std::uint16_t* data) { return *data; }
+
+// A float32 as the sum of its 11 leading bits, rounded, and of the at most 12 that are left,
+// signed. The second is not a number where the value isn't finite.
+struct Halves {
+  unsigned leading, rest;
+};
+
+__device__ inline Halves halves_of(unsigned bits) {
+  const unsigned leading = (bits + 0x1000u) & 0xFFFFE000u;
+  return {leading, __float_as_uint(__uint_as_float(bits) - __uint_as_float(leading))};
 }
-__device__ inline unsigned bits_at(const std::uint16_t* data, std::int64_t at) { return data[at]; }
 
 }  // namespace fastrebasin::cuda

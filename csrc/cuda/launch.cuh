@@ -62,7 +62,7 @@ class OnDevice {
 // A block's dynamic shared memory, as one T without initial values. Kernels use no other kind.
 template <typename T>
 __device__ T& shared_memory() {
-  extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];
+  extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   return *reinterpret_cast<T*>(dynamic_shared_memory);
 }
 

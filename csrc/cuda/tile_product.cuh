@@ -1,50 +1,95 @@
 #pragma once
 
-// The product of a tile of x and a tile of y, in float32, by the 256 threads of a block: all that a
-// faster unit of the device would do another way.
+// Tiles of x and of y in shared memory, and their product by the four warps of a block, on any
+// device.
+//
+// Quads are so arranged that no two threads which move together meet in a memory bank, however a
+// tile is filled.
 
 #include <cuda_runtime.h>
 
+#include "cuda/patch.cuh"
+#include "cuda/side.cuh"
+#include "cuda/tile_layout.cuh"
+
 namespace fastrebasin::cuda {
 
-constexpr int block_side = 16;
-constexpr int block_threads = block_side * block_side;
-// Observations in a tile.
-constexpr int depth = 16;
-// Rows stay apart by so many floats: threads that write a column meet fewer of one memory bank.
-constexpr int padding = 4;
+// How the products of `tile` units of x and as many of y are cut. One half of the threads fills a
+// tile of x, the other one of y.
+template <int tile, Precision of_products, int of_sums = 1024>
+struct WarpShape {
+  static constexpr Precision precision = of_products;
+  static constexpr int threads = 4 * warp_threads;  // two by two warps
+  static constexpr int at_once = blocks_at_once(tile);
+  static constexpr int quads = 2 * threads / tile;                        // of each unit
+  static constexpr int depth = quads * observations_per_quad(precision);  // observations in a tile
+  static constexpr int span = of_sums;  // observations whose products are summed in float32
+  // A warp's products: so many times 16 units of x, and 8 of y.
+  static constexpr int rows = tile / 2 / 16, columns = tile / 2 / 8;
 
-template <int tile>
-using Tile = float[depth][tile + padding];
+  struct Tile {
+    uint4 quads[tile * WarpShape::quads];
+  };
+  using XSide = Side<Tile, tile, quads>;
+  using YSide = XSide;
+  using Products = float[rows][columns][4];
+  using Patches = PatchOfOne<WarpShape>;
+  struct Pending {};
 
-// Each thread holds the products of `per_side` units of x and as many of y.
-template <int tile>
-constexpr int per_side = tile / block_side;
-
-// Which unit of the tile is a thread's `index`-th: in fours, side by side with its neighbours'.
-template <int tile>
-__device__ int unit_of(int thread, int index) {
-  constexpr int together = per_side<tile> < 4 ? per_side<tile> : 4;
-  return index / together * (block_side * together) + thread * together + index % together;
-}
-
-template <int tile>
-__device__ void multiply_tile(const Tile<tile>& x, const Tile<tile>& y,
-                              float (&products)[per_side<tile>][per_side<tile>]) {
-  const int row = threadIdx.x / block_side, col = threadIdx.x % block_side;
-#pragma unroll
-  for (int k = 0; k < depth; ++k) {
-    float of_x[per_side<tile>], of_y[per_side<tile>];
-#pragma unroll
-    for (int i = 0; i < per_side<tile>; ++i) {
-      of_x[i] = x[k][unit_of<tile>(row, i)];
-      of_y[i] = y[k][unit_of<tile>(col, i)];
-    }
-#pragma unroll
-    for (int i = 0; i < per_side<tile>; ++i)
-#pragma unroll
-      for (int j = 0; j < per_side<tile>; ++j) products[i][j] += of_x[i] * of_y[j];
+  // Two quads of four members fill all banks; which comes first among the eight depends on the
+  // quad, for threads that fill a tile along observations, and on the other four members, for those
+  // that fill it along units.
+  __device__ static unsigned quad_at(Place place, unsigned quad) {
+    const unsigned block = quad / 2 * (tile / 8) + place.group;
+    const unsigned slot = place.member % 4 + quad % 2 * 4;
+    const unsigned turn = place.member / 4 * 4 ^ quad % 4 / 2 * 2 ^ quad / 4 % 2;
+    return block * 16 + place.member / 4 * 8 + (slot ^ turn);
   }
-}
+
+  __device__ static void put(Tile& filled, unsigned unit, unsigned quad, uint4 words) {
+    filled.quads[quad_at(place_of(unit), quad)] = words;
+  }
+  __device__ static void publish() {}
+
+  // Which of the tile's units are a thread's: the row and the column of products[i][j][k].
+  __device__ static unsigned row_of(int i, int k) {
+    return unit_at({(warp() / 2 * rows + i) * 2 + k / 2, lane() / 4});
+  }
+  __device__ static unsigned column_of(int j, int k) {
+    return unit_at({warp() % 2 * columns + j, lane() % 4 * 2 + k % 2});
+  }
+
+  // Two words that follow each other, for a lane's first and second word of eight: in which order a
+  // product takes its words doesn't matter where both sides agree.
+  __device__ static uint2 words_at(const Tile& filled, unsigned group, unsigned eight) {
+    const unsigned quad = quad_at({group, lane() / 4}, 2 * eight + lane() % 4 / 2);
+    return reinterpret_cast<const uint2*>(&filled.quads[quad])[lane() % 2];
+  }
+
+  __device__ static void start(const Tile& x, const Tile& y, bool begins, Products& products,
+                               Pending&) {
+    if (begins)
+#pragma unroll
+      for (int i = 0; i < rows; ++i) clear(products[i]);
+#pragma unroll
+    for (int eight = 0; eight < quads / 2; ++eight) {
+      unsigned a[rows][4], b[columns][2];
+#pragma unroll
+      for (int i = 0; i < 2 * rows; ++i) {
+        const uint2 words = words_at(x, warp() / 2 * 2 * rows + i, eight);
+        a[i / 2][i % 2] = words.x;
+        a[i / 2][i % 2 + 2] = words.y;
+      }
+#pragma unroll
+      for (int j = 0; j < columns; ++j) {
+        const uint2 words = words_at(y, warp() % 2 * columns + j, eight);
+        b[j][0] = words.x;
+        b[j][1] = words.y;
+      }
+      add_products<precision>(a, b, products);
+    }
+  }
+  __device__ static void finish(const Tile&, Products&, Pending&) {}
+};
 
 }  // namespace fastrebasin::cuda

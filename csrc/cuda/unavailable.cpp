@@ -18,10 +18,13 @@ namespace {
 
 bool built() noexcept { return false; }
 
-std::size_t workspace_bytes(const std::vector<CrossMoments>&) { return 0; }
+std::size_t workspace_bytes(const std::vector<CrossMoments>&, Precision, int) { return 0; }
 std::size_t workspace_bytes(const std::vector<AssignmentStack>&) { return 0; }
 
-void add_cross_moments(const std::vector<CrossMoments>&, void*, int, Stream) { refuse(); }
+void find_shifts(const std::vector<CrossMoments>&, int, Stream) { refuse(); }
+void add_cross_moments(const std::vector<CrossMoments>&, Precision, void*, int, Stream) {
+  refuse();
+}
 void solve_assignments(const std::vector<AssignmentStack>&, bool, void*, int, Stream) { refuse(); }
 
 }  // namespace fastrebasin::cuda

@@ -3,174 +3,48 @@
 
 #include "cuda/correlation.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <vector>
 
+#include "activations.hpp"
 #include "check.hpp"
-#include "cuda/elements.cuh"
-#include "cuda/launch.cuh"
-#include "matrices.hpp"
+#include "cuda/correlation_kernel.cuh"
+#include "cuda/tile_product.cuh"
+#include "cuda/warpgroup_product.cuh"
 
 namespace fastrebasin::tests {
 namespace {
 
-using cuda::CrossMoments, cuda::Element, cuda::Units;
+using cuda::Precision;
 
-constexpr Element elements[] = {Element::float32, Element::bfloat16, Element::float16};
-
-// (n, d); (batch, d, positions); (batch, positions, d); (d, n); a window of images (batch, d, H,
-// W).
-enum class Layout { rows, channels_first, channels_last, columns, window };
-constexpr Layout layouts[] = {Layout::rows, Layout::channels_first, Layout::channels_last,
-                              Layout::columns, Layout::window};
-
-struct Shape {
-  std::int64_t observations[cuda::observation_axes];
-  std::int64_t count() const { return observations[0] * observations[1] * observations[2]; }
-};
-
-// Values of units: in memory, and as exact numbers.
-struct Activations {
-  Activations(Shape shape, std::int64_t units, Element element, Layout layout, Random& random,
-              double mean = 0, double deviation = 1);
-
-  Units view() {
-    const void* data = element == Element::float32 ? static_cast<const void*>(floats.data())
-                                                   : static_cast<const void*>(halves.data());
-    Units found{data, element, units, unit_stride, {}, shift.data(), sums.data(), squares.data()};
-    std::copy(strides, strides + cuda::observation_axes, found.observation_strides);
-    return found;
-  }
-  double value(std::int64_t n, std::int64_t unit) const { return values[n * units + unit]; }
-  double shifted(std::int64_t n, std::int64_t unit) const { return value(n, unit) - shift[unit]; }
-
-  std::int64_t units;
-  Element element;
-  std::int64_t unit_stride, strides[cuda::observation_axes];
-  std::vector<float> floats;
-  std::vector<std::uint16_t> halves;
-  std::vector<double> values;  // (observations, units)
-  std::vector<float> shift;
-  std::vector<double> sums, squares;
-};
-
-std::uint16_t to_float16(double value) {
-  if (value == 0) return 0;
-  int exponent;
-  const double fraction = std::frexp(std::fabs(value), &exponent);  // from 1/2 to 1
-  const int scale = std::max(exponent, -13) - 11;                   // of the last place
-  const auto places = static_cast<int>(std::nearbyint(std::ldexp(fraction, exponent - scale)));
-  return (value < 0 ? 0x8000 : 0) + ((scale + 24) << 10) + places;
-}
-
-Activations::Activations(Shape shape, std::int64_t units, Element element, Layout layout,
-                         Random& random, double mean, double deviation)
-    : units(units), element(element), shift(units), sums(units), squares(units) {
-  const auto [batch, rows, cols] = shape.observations;
-  const std::int64_t positions = rows * cols, n = batch * positions, wide = cols + 3;
-  const auto set = [&](std::int64_t unit, std::int64_t a, std::int64_t b, std::int64_t c) {
-    unit_stride = unit;
-    strides[0] = a, strides[1] = b, strides[2] = c;
-  };
-  switch (layout) {
-    case Layout::rows:
-    case Layout::channels_last:
-      set(1, positions * units, cols * units, units);
-      break;
-    case Layout::channels_first:
-      set(positions, units * positions, cols, 1);
-      break;
-    case Layout::columns:
-      set(n, positions, cols, 1);
-      break;
-    case Layout::window:
-      set(rows * wide, units * rows * wide, wide, 1);
-      break;
-  }
-  std::size_t size = 1;
-  for (int axis = 0; axis < cuda::observation_axes; ++axis)
-    size += strides[axis] * (shape.observations[axis] - 1);
-  size += unit_stride * (units - 1);
-  // What lies between is no part of the values.
-  if (element == Element::float32)
-    floats.assign(size, NAN);
-  else
-    halves.assign(size, 0x7FFF);
-  std::vector<double> common(4);
-  for (std::int64_t a = 0; a < batch; ++a)
-    for (std::int64_t b = 0; b < rows; ++b)
-      for (std::int64_t c = 0; c < cols; ++c) {
-        for (double& cause : common) cause = 2 * uniform(random) - 1;
-        for (std::int64_t u = 0; u < units; ++u) {
-          const double noise = 2 * uniform(random) - 1;
-          const double value = mean + deviation * (common[u % 4] + noise);
-          const std::int64_t at =
-              a * strides[0] + b * strides[1] + c * strides[2] + u * unit_stride;
-          const auto single = static_cast<float>(value);
-          if (element == Element::float32) floats[at] = single;
-          if (element == Element::bfloat16) halves[at] = __float_as_uint(single) >> 16;
-          if (element == Element::float16) halves[at] = to_float16(value);
-          values.push_back(element == Element::float32    ? single
-                           : element == Element::bfloat16 ? cuda::widened_bfloat16(halves[at])
-                                                          : cuda::widened_float16(halves[at]));
-        }
-      }
-  for (std::int64_t u = 0; u < units; ++u) {  // almost the mean
-    double sum = 0;
-    for (std::int64_t k = 0; k < n; ++k) sum += value(k, u);
-    shift[u] = static_cast<float>(sum / n + 0.1 * deviation);
-  }
-}
-
-struct Pair {
-  Pair(Shape shape, std::int64_t x_units, std::int64_t y_units, Element x_element,
-       Element y_element, Layout x_layout, Layout y_layout, Random& random, double mean = 0,
-       double deviation = 1)
-      : shape(shape),
-        x(shape, x_units, x_element, x_layout, random, mean, deviation),
-        y(shape, y_units, y_element, y_layout, random, -mean, deviation),
-        products(x_units * y_units) {}
-
-  CrossMoments problem() {
-    const auto& n = shape.observations;
-    return {x.view(), y.view(), {n[0], n[1], n[2]}, products.data()};
-  }
-  // All results, one after the other.
-  std::vector<double> results() const {
-    std::vector<double> all = products;
-    for (const auto* part : {&x.sums, &x.squares, &y.sums, &y.squares})
-      all.insert(all.end(), part->begin(), part->end());
-    return all;
-  }
-  void clear() {
-    for (auto* part : {&products, &x.sums, &x.squares, &y.sums, &y.squares})
-      std::fill(part->begin(), part->end(), 0.0);
-  }
-
-  Shape shape;
-  Activations x, y;
-  std::vector<double> products;
-};
-
-void add(const std::vector<CrossMoments>& problems, std::uint64_t seed = 0) {
+void add(const std::vector<CrossMoments>& problems, std::uint64_t seed = 0,
+         Precision precision = Precision::highest) {
   cuda_shim::set_seed(seed);
   // Bytes of 0xFF, NaN as numbers: nothing may count on what a workspace holds.
-  std::vector<unsigned char> workspace(cuda::workspace_bytes(problems), 0xFF);
-  cuda::add_cross_moments(problems, workspace.data(), 0, nullptr);
+  std::vector<unsigned char> workspace(cuda::workspace_bytes(problems, precision, 0), 0xFF);
+  cuda::add_cross_moments(problems, precision, workspace.data(), 0, nullptr);
 }
 
 bool same(const std::vector<double>& a, const std::vector<double>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
 }
 
-// Results are `times` the exact sums, but for the rounding of float32.
-void check_results(const Pair& pair, double times = 1) {
-  constexpr double tolerance = 1e-6;
+// What the rounding of two values, or of their product, may come to.
+double error_of(Precision precision) {
+  return std::ldexp(1, precision == Precision::highest ? -22
+                       : precision == Precision::high  ? -10
+                                                       : -7);
+}
+
+// Results are `times` the exact sums, but for their precision. Returns the largest error of
+// products, which is relative to the units' norms.
+double check_results(const Pair& pair, double times = 1, Precision precision = Precision::highest) {
+  const double tolerance = error_of(Precision::highest);
   const Activations &x = pair.x, &y = pair.y;
   const std::int64_t n = pair.shape.count();
   const auto norms = [&](const Activations& units) {
@@ -188,13 +62,16 @@ void check_results(const Pair& pair, double times = 1) {
     return norm;
   };
   const std::vector<double> x_norm = norms(x), y_norm = norms(y);
+  double largest = 0;
   for (std::int64_t i = 0; i < x.units; ++i)
     for (std::int64_t j = 0; j < y.units; ++j) {
       double sum = 0;
       for (std::int64_t k = 0; k < n; ++k) sum += x.shifted(k, i) * y.shifted(k, j);
-      const double found = pair.products[i * y.units + j];
-      CHECK(std::fabs(found - times * sum) <= tolerance * times * x_norm[i] * y_norm[j]);
+      const double error = std::fabs(pair.products[i * y.units + j] - times * sum);
+      largest = std::max(largest, error / (times * x_norm[i] * y_norm[j]));
     }
+  CHECK(largest <= error_of(precision));
+  return largest;
 }
 
 struct Case {
@@ -202,12 +79,15 @@ struct Case {
   Shape shape;
 };
 
-// Each size of tile, full and not; one span and several, in one part and in several.
+// Each size of tile, full and not; in one part and in several.
 const Case cases[] = {
     {1, 1, {{1, 1, 1}}},     {3, 5, {{7, 1, 1}}},     {32, 32, {{2, 2, 4}}},
     {33, 20, {{10, 5, 6}}},  {64, 61, {{1, 1, 257}}}, {70, 130, {{3, 10, 9}}},
-    {129, 1, {{261, 1, 1}}}, {1, 65, {{4, 4, 17}}},
+    {129, 1, {{261, 1, 1}}}, {1, 65, {{4, 4, 17}}},   {132, 72, {{2, 9, 8}}},
+    {140, 260, {{3, 5, 4}}},
 };
+constexpr Precision precisions[] = {Precision::highest, Precision::high, Precision::medium};
+const char* const precision_names[] = {"highest", "high", "medium"};
 
 std::string name_of(const Case& c) {
   std::string name = std::to_string(c.x_units) + " x " + std::to_string(c.y_units) + " units, ";
@@ -215,24 +95,7 @@ std::string name_of(const Case& c) {
   return name;
 }
 
-void test_elements_are_widened_exactly() {
-  current_case = "widening";
-  for (unsigned bits = 0; bits < 0x10000; ++bits) {
-    const int exponent = bits >> 10 & 0x1F, places = bits & 0x3FF;
-    const float value = cuda::widened_float16(bits);
-    CHECK(std::signbit(value) == (bits >> 15 != 0));
-    if (exponent == 31) {
-      CHECK(places ? std::isnan(value) : std::isinf(value));
-    } else {
-      const int units = exponent ? 0x400 + places : places;
-      CHECK(std::fabs(value) == std::ldexp(units, std::max(exponent, 1) - 25));
-      CHECK(to_float16(value) == (units ? bits : 0));
-    }
-    CHECK(__float_as_uint(cuda::widened_bfloat16(bits)) == bits << 16);
-  }
-}
-
-// Elements and layouts, each with each, over the cases in turn.
+// Elements, layouts and precisions, each with each, over the cases in turn.
 void test_inputs(int rounds) {
   Random random(1);
   int turn = 0;
@@ -240,12 +103,32 @@ void test_inputs(int rounds) {
     for (int k = 0; k < rounds; ++k, ++turn) {
       const Element x = elements[turn % 3], y = elements[turn / 3 % 3];
       const Layout of_x = layouts[turn % 5], of_y = layouts[(turn + turn / 5) % 5];
+      const Precision precision = precisions[(turn + turn / 3 + turn / 9) % 3];
       current_case = name_of(c) + "elements " + std::to_string(int(x)) + std::to_string(int(y)) +
-                     ", layouts " + std::to_string(int(of_x)) + std::to_string(int(of_y));
+                     ", layouts " + std::to_string(int(of_x)) + std::to_string(int(of_y)) + ", " +
+                     precision_names[int(precision)];
       Pair pair(c.shape, c.x_units, c.y_units, x, y, of_x, of_y, random);
-      add({pair.problem()}, turn);
-      check_results(pair);
+      add({pair.problem()}, turn, precision);
+      check_results(pair, 1, precision);
     }
+}
+
+// What is asked for is what is done: less precise is less exact, and by no more than it may.
+void test_precisions_differ() {
+  Random random(11);
+  for (const std::int64_t units : {9, 50, 100}) {
+    Pair pair({{300, 1, 1}}, units, units, Element::float32, Element::float32, Layout::rows,
+              Layout::columns, random);
+    double least = 0;
+    for (const Precision precision : precisions) {
+      current_case = std::to_string(units) + " units, " + precision_names[int(precision)];
+      pair.clear();
+      add({pair.problem()}, 0, precision);
+      const double error = check_results(pair, 1, precision);
+      CHECK(error > least);
+      least = precision == Precision::highest ? 0x1p-20 : 0x1p-13;
+    }
+  }
 }
 
 // Any order of blocks and threads, any company and any workspace: the same results, bit for bit.
@@ -288,31 +171,33 @@ void test_batches_add_up() {
 // One network alone: its units' products are symmetric, bit for bit; sums aren't asked for twice.
 void test_products_with_itself_are_symmetric() {
   Random random(4);
-  for (const std::int64_t units : {5, 40, 130}) {
+  for (const std::int64_t units : {5, 40, 130, 260}) {
+    const Precision precision = precisions[units % 3];
     current_case = "itself, " + std::to_string(units);
-    Pair pair({{3, 7, 20}}, units, units, Element::float32, Element::float32,
+    Pair pair({{3, 7, units > 200 ? 4 : 20}}, units, units, Element::float32, Element::float32,
               Layout::channels_first, Layout::rows, random);
     pair.y = pair.x;
     CrossMoments problem = pair.problem();
     problem.y = problem.x;
     problem.y.sums = problem.y.squares = nullptr;
-    add({problem});
+    add({problem}, 0, precision);
+    add({problem}, 1, precision);
     pair.y.sums = pair.x.sums;
     pair.y.squares = pair.x.squares;
-    check_results(pair);
+    check_results(pair, 2, precision);
     for (int i = 0; i < units; ++i)
       for (int j = 0; j < i; ++j)
         CHECK(pair.products[i * units + j] == pair.products[j * units + i]);
   }
 }
 
-// A mean of 100 with a deviation of 0.01 leaves covariances their digits.
-void test_means_far_from_zero() {
-  current_case = "mean of 100";
+// A mean of 100 with a deviation of 0.01 leaves covariances the digits that were asked for.
+void test_means_far_from_zero(Precision precision) {
+  current_case = std::string("mean of 100, ") + precision_names[int(precision)];
   Random random(5);
   Pair pair({{900, 1, 1}}, 20, 9, Element::float32, Element::float32, Layout::rows, Layout::rows,
             random, 100, 0.01);
-  add({pair.problem()});
+  add({pair.problem()}, 0, precision);
   const auto n = static_cast<double>(pair.shape.count());
   const auto mean = [&](const Activations& units, int u) {
     double sum = 0;
@@ -326,19 +211,28 @@ void test_means_far_from_zero() {
       for (int k = 0; k < n; ++k)
         exact += (pair.x.value(k, i) - x_mean) * (pair.y.value(k, j) - y_mean);
       const double found = pair.products[i * 9 + j] - pair.x.sums[i] * pair.y.sums[j] / n;
-      CHECK(std::fabs(found - exact) <= 1e-6 * n * 0.01 * 0.01);
+      CHECK(std::fabs(found - exact) <= error_of(precision) * n * 0.01 * 0.01);
       CHECK(std::fabs(pair.x.shift[i] + pair.x.sums[i] / n - x_mean) <= 1e-8);
     }
 }
 
-// More spans than parts.
-void test_many_observations() {
-  current_case = "many observations";
+// Sums move to float64 after every span, and begin again.
+template <typename Shape>
+void test_spans_add_up() {
+  current_case = "spans";
   Random random(6);
-  Pair pair({{33000, 1, 1}}, 3, 2, Element::bfloat16, Element::float32, Layout::rows,
-            Layout::columns, random);
-  add({pair.problem()});
-  check_results(pair);
+  constexpr int n = 5 * Shape::span / 2;
+  Pair pair({{n, 1, 1}}, 70, 66, Element::float32, Element::float32, Layout::rows, Layout::columns,
+            random);
+  const cuda::Manner manner{Shape::precision, Shape::threads > 128};
+  cuda::Group group = cuda::groups_of({pair.problem()}, manner, nullptr).front();
+  cuda::Task& whole = group.tasks[0];
+  group.blocks = whole.tiles;
+  whole.parts = 1;
+  whole.part_observations = n;
+  whole.part_results = nullptr;
+  cuda::launch_multiply<Shape>(group, nullptr);
+  check_results(pair, 1, Shape::precision);
 }
 
 // No shift, no sums, no observations, no units, no problems.
@@ -367,8 +261,77 @@ void test_what_is_not_there() {
   const std::vector<double> before = pair.results();
   add(empty);
   add({});
-  CHECK(cuda::workspace_bytes(empty) == 0);
+  CHECK(cuda::workspace_bytes(empty, Precision::high, 0) == 0);
   CHECK(same(pair.results(), before));
+}
+
+// One axis of y's observations in another order, and two problems whose products add up.
+void test_gathered_observations() {
+  Random random(12);
+  for (int turn = 0; turn < 30; ++turn) {
+    const int axis = turn % 3;
+    const Layout layout = layouts[turn % 5];
+    const std::int64_t units = turn % 4 == 3 ? 66 : 7;
+    const Shape shape{{turn % 2 ? 4 : 1, 5, 8}};
+    current_case = "gathered, turn " + std::to_string(turn);
+    Pair pair(shape, units, 12, Element::float32, elements[turn % 3], layout, layout, random);
+    std::vector<std::int64_t> index(shape.observations[axis]);
+    for (std::int64_t& at : index) at = below(random, index.size());
+    CrossMoments gathered = pair.problem(), plain = gathered;
+    gathered.gathered = index.data();
+    gathered.gathered_axis = axis;
+    for (CrossMoments* problem : {&gathered, &plain})
+      problem->x.sums = problem->x.squares = problem->y.sums = problem->y.squares = nullptr;
+    add({gathered, plain, gathered}, turn);
+    const auto& n = shape.observations;
+    const std::int64_t inner = axis == 2 ? 1 : axis == 1 ? n[2] : n[1] * n[2];
+    for (std::int64_t i = 0; i < units; ++i)
+      for (std::int64_t j = 0; j < 12; ++j) {
+        double sum = 0, size = 0;
+        for (std::int64_t k = 0; k < shape.count(); ++k) {
+          const std::int64_t at = k / inner % n[axis], from = k + (index[at] - at) * inner;
+          const double x = pair.x.shifted(k, i);
+          sum += x * (2 * pair.y.shifted(from, j) + pair.y.shifted(k, j));
+          size += std::fabs(x) * (2 * std::fabs(pair.y.shifted(from, j)) + 4);
+        }
+        CHECK(std::fabs(pair.products[i * 12 + j] - sum) <= 0x1p-22 * size);
+      }
+  }
+}
+
+// Shifts are within half a deviation of means, have few digits, and are the value of units that
+// have but one.
+void test_shifts_are_almost_means() {
+  Random random(13);
+  std::vector<Pair> pairs;
+  for (int k = 0; k < 20; ++k)
+    pairs.emplace_back(cases[k % 4].shape, 1 + 13 * (k % 6), 40, elements[k % 3],
+                       elements[k / 3 % 3], layouts[k % 5], layouts[k / 5], random, k % 2 ? 30 : 0,
+                       k % 2 ? 0.5 : 1);
+  pairs.emplace_back(Shape{{2, 5000, 1}}, 33, 2, Element::float32, Element::float32, Layout::rows,
+                     Layout::columns, random, 3, 0.01);
+  for (std::int64_t at = 0; at < 10'000; ++at) pairs.back().x.floats[at * 33 + 7] = 0.1f;
+  std::vector<CrossMoments> problems;
+  for (Pair& pair : pairs) {
+    for (Activations* units : {&pair.x, &pair.y}) units->shift.assign(units->units, NAN);
+    problems.push_back(pair.problem());
+  }
+  cuda::find_shifts(problems, 0, nullptr);
+  CHECK(pairs.back().x.shift[7] == 0.1f);
+  pairs.back().x.shift[7] = 3;
+  for (const Pair& pair : pairs)
+    for (const Activations* units : {&pair.x, &pair.y})
+      for (std::int64_t u = 0; u < units->units; ++u) {
+        current_case = "shifts of " + std::to_string(units->units) + " units";
+        const auto n = static_cast<double>(pair.shape.count());
+        double sum = 0, square = 0;
+        for (std::int64_t k = 0; k < n; ++k) sum += units->value(k, u);
+        for (std::int64_t k = 0; k < n; ++k) square += std::pow(units->value(k, u) - sum / n, 2);
+        const double deviation = std::sqrt(square / n);
+        CHECK(std::fabs(units->shift[u] - sum / n) <= 0.5 * deviation);
+        const double places = units->shift[u] / std::exp2(std::floor(std::log2(deviation)) - 6);
+        CHECK(n == 1 || places == std::nearbyint(places));
+      }
 }
 
 // Not-a-numbers stay with their units.
@@ -389,9 +352,10 @@ void test_failures_are_told() {
   Random random(9);
   Pair pair({{600, 1, 1}}, 5, 6, Element::float32, Element::float32, Layout::rows, Layout::rows,
             random);
-  const char* expected[] = {"tell the current device", "use the device", "launch a kernel",
-                            "launch a kernel"};
-  for (int calls = 0; calls < 4; ++calls) {
+  const char* expected[] = {
+      "tell a device's generation", "tell the current device", "use the device",
+      "tell a device's generation", "launch a kernel",         "launch a kernel"};
+  for (int calls = 0; calls < 6; ++calls) {
     current_case = "failure after " + std::to_string(calls) + " calls";
     cuda_shim::fail(cudaErrorInvalidValue, calls);
     std::string message;
@@ -404,26 +368,34 @@ void test_failures_are_told() {
   }
 }
 
+void test_the_rest() {
+  cuda_shim::set_generation(8);
+  test_batches_add_up();
+  for (const Precision precision : precisions) test_means_far_from_zero(precision);
+  test_spans_add_up<cuda::WarpShape<128, Precision::highest, 128>>();
+  test_spans_add_up<cuda::WarpgroupShape<128, Precision::highest, 128>>();
+  test_spans_add_up<cuda::WarpgroupShape<128, Precision::high, 128>>();
+  test_shifts_are_almost_means();
+  test_what_is_not_there();
+  test_failures_are_told();
+}
+
 }  // namespace
 }  // namespace fastrebasin::tests
 
 // With an argument only what comes to each barrier once: the sanitizer of threads is slow.
 int main(int count, char**) {
   using namespace fastrebasin::tests;
-  if (count > 1) {
-    test_inputs(1);
-    std::puts("cross-moments are those of plain sums");
-    return 0;
+  for (const int generation : {8, 9}) {  // by warps, and by warpgroups
+    cuda_shim::set_generation(generation);
+    test_inputs(count > 1 ? 1 : 9);
+    if (count > 1) continue;
+    test_order_and_company_change_nothing();
+    test_precisions_differ();
+    test_products_with_itself_are_symmetric();
+    test_gathered_observations();
+    test_bad_values_spread_no_further();
   }
-  test_elements_are_widened_exactly();
-  test_inputs(5);
-  test_order_and_company_change_nothing();
-  test_batches_add_up();
-  test_products_with_itself_are_symmetric();
-  test_means_far_from_zero();
-  test_many_observations();
-  test_what_is_not_there();
-  test_bad_values_spread_no_further();
-  test_failures_are_told();
+  if (count == 1) test_the_rest();
   std::puts("cross-moments are those of plain sums");
 }

@@ -6,6 +6,7 @@ the core at once is here.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,16 +16,17 @@ import numpy.typing as npt
 import torch
 
 from fastrebasin import _core
+from fastrebasin._precision import Precision
+from fastrebasin._unit_pairs import ELEMENTS, aligned
 
 __all__ = [
-    "CrossMoments", "DeviceSolutions", "Solutions", "as_array", "cross_moments", "cuda_built",
-    "gather_kernels", "has_cross_moments", "linear_sum_assignment", "solve_assignments",
-    "solve_device_assignments",
+    "CrossMoments", "DeviceSolutions", "Factors", "Observations", "Solutions", "as_array",
+    "cross_moments", "cuda_built", "gather_kernels", "has_cross_moments", "linear_sum_assignment",
+    "solve_assignments", "solve_device_assignments", "summed_products",
 ]  # fmt: skip
 
 # By the numbers that the core knows them by.
-_ELEMENTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_OBSERVATION_AXES = 3
+_PRECISIONS: dict[Precision, int] = {"highest": 0, "high": 1, "medium": 2}
 
 _NO_CUDA = (
     "{argument} is on {device}, but this build of fastrebasin has no CUDA kernels: "
@@ -181,6 +183,16 @@ def solve_device_assignments(
     return found
 
 
+class Observations(NamedTuple):
+    """The same observations of n units of x and m of y, each with what is taken off its values."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    axis: int  # of the units, in both
+    shift_x: torch.Tensor | None = None  # (n), contiguous float32; found if both are None
+    shift_y: torch.Tensor | None = None  # (m)
+
+
 class CrossMoments(NamedTuple):
     """Sums over observations of n units of x and m of y, about their shifts: float64."""
 
@@ -189,74 +201,99 @@ class CrossMoments(NamedTuple):
     squares_x: torch.Tensor
     sums_y: torch.Tensor  # (m)
     squares_y: torch.Tensor
+    shift_x: torch.Tensor  # (n), float32
+    shift_y: torch.Tensor  # (m)
 
 
 def has_cross_moments(x: torch.Tensor, y: torch.Tensor) -> bool:
     """Whether the core has kernels for two tensors' device and dtypes, and there is any work."""
-    known = x.dtype in _ELEMENTS and y.dtype in _ELEMENTS
+    known = x.dtype in ELEMENTS and y.dtype in ELEMENTS
     return x.is_cuda and cuda_built() and known and x.numel() > 0 and y.numel() > 0
 
 
 def cross_moments(
-    x: torch.Tensor, y: torch.Tensor, axis: int, shift_x: torch.Tensor, shift_y: torch.Tensor
-) -> CrossMoments:
-    """Sum the products of units on one CUDA device, on the current stream.
+    observations: Sequence[Observations], precision: Precision = "highest"
+) -> list[CrossMoments]:
+    """Sum the products of units of many pairs on one CUDA device, on the current stream.
 
     Args:
-        x, y: as `has_cross_moments` accepts, with the same observations beside `axis`, that of the
-            units. Read as they lie.
-        shift_x, shift_y: taken off each value, contiguous float32 of shape (n,) and (m,).
+        observations: tensors as `has_cross_moments` accepts, read as they lie.
+        precision: of the products; sums of values and of squares are float32 or wider.
     """
-    dims = axis % x.ndim, axis % y.ndim
-    x, y = x.resolve_neg(), y.resolve_neg()
-    axes = _observation_axes(x, y, *dims)
-    if len(axes) > _OBSERVATION_AXES:
-        x, y = x.contiguous(), y.contiguous()
-        axes = _observation_axes(x, y, *dims)
-    axes = [(1, 0, 0)] * (_OBSERVATION_AXES - len(axes)) + axes
-    n, m = x.shape[dims[0]], y.shape[dims[1]]
-    found = CrossMoments(
-        *(
-            torch.zeros(shape, dtype=torch.float64, device=x.device)
-            for shape in ((n, m), (n,), (n,), (m,), (m,))
-        )
-    )
-    sizes, strides_x, strides_y = (tuple(column) for column in zip(*axes, strict=True))
-    side_x = _side(x, dims[0], strides_x, shift_x, found.sums_x, found.squares_x)
-    side_y = _side(y, dims[1], strides_y, shift_y, found.sums_y, found.squares_y)
-    pairs = [(side_x, side_y, sizes, found.products.data_ptr())]
-    room = _core.cross_moments_workspace(pairs)
-    workspace = torch.empty(room, dtype=torch.uint8, device=x.device)
-    stream = torch.cuda.current_stream(x.device)
-    _core.add_cross_moments(pairs, workspace.data_ptr(), stream.device_index, stream.cuda_stream)
+    device = observations[0].x.device
+    found, pairs, unshifted, kept = [], [], [], []
+    for each in observations:
+        sums = _zeros(each, device)
+        pair = aligned(each.x, each.y, each.axis)
+        kept.append(pair)  # copies among them
+        of_x, of_y = (sums.shift_x, *sums[1:3]), (sums.shift_y, *sums[3:5])
+        pairs.append(pair.addresses(sums.products, of_x, of_y))
+        found.append(sums)
+        if each.shift_x is None:
+            unshifted.append(pairs[-1])
+    if unshifted:
+        stream = torch.cuda.current_stream(device)
+        _core.find_shifts(unshifted, stream.device_index, stream.cuda_stream)
+    _add_products(pairs, precision, device)
     return found
 
 
-def _side(
-    x: torch.Tensor, dim: int, strides: Sequence[int], shift: torch.Tensor, *sums: torch.Tensor
-) -> Any:
-    """Return one side of a product as the core wants it."""
-    addresses = (tensor.data_ptr() for tensor in (shift, *sums))
-    element = _ELEMENTS[x.dtype]
-    return x.data_ptr(), element, x.shape[dim], x.stride(dim), tuple(strides), *addresses
+class Factors(NamedTuple):
+    """The same observations of n units of x and m of y, in another order along an axis."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    axis: int  # of the units, in both
+    gathered: int | None = None  # an axis of observations
+    order: torch.Tensor | None = None  # where y's lie on it; contiguous int64, on the device
 
 
-def _observation_axes(
-    x: torch.Tensor, y: torch.Tensor, dim_x: int, dim_y: int
-) -> list[tuple[int, int, int]]:
-    """Return (size, stride in x, stride in y) of the axes beside the units', as few as can be."""
-    sizes = [size for k, size in enumerate(x.shape) if k != dim_x]
-    strides = [
-        [stride for k, stride in enumerate(t.stride()) if k != dim]
-        for t, dim in ((x, dim_x), (y, dim_y))
-    ]
-    axes: list[tuple[int, int, int]] = []
-    for size, *step in zip(sizes, *strides, strict=True):
-        if size == 1:
-            continue
-        if axes and all(
-            outer == size * inner for outer, inner in zip(axes[-1][1:], step, strict=True)
-        ):
-            size *= axes.pop()[0]
-        axes.append((size, step[0], step[1]))
-    return axes
+def summed_products(
+    sums: Sequence[Sequence[Factors]], precision: Precision = "highest"
+) -> list[torch.Tensor]:
+    """Return sums over terms of the products of x's units with y's: float64, of shape (n, m) each.
+
+    Nothing is copied to be gathered. All terms lie on one CUDA device, and have dtypes that
+    `has_cross_moments` accepts; none may be empty.
+    """
+    found = [
+        torch.zeros(
+            terms[0].x.shape[terms[0].axis], terms[0].y.shape[terms[0].axis],
+            dtype=torch.float64, device=terms[0].x.device,
+        )
+        for terms in sums
+    ]  # fmt: skip
+    # The first terms of all, then the second ones: what adds to one matrix can't be done at once.
+    pairs, kept = [], []
+    for row in itertools.zip_longest(*sums):
+        for products, term in zip(found, row, strict=True):
+            if term is not None:
+                kept.append(aligned(term.x, term.y, term.axis, term.gathered))
+                pairs.append(kept[-1].addresses(products, index=term.order))
+    _add_products(pairs, precision, found[0].device)
+    return found
+
+
+def _zeros(observations: Observations, device: torch.device) -> CrossMoments:
+    """Return sums over nothing, in one piece of memory, and shifts as given or yet to be found."""
+    x, y, axis, shift_x, shift_y = observations
+    n, m = x.shape[axis], y.shape[axis]
+    sizes = n * m, n, n, m, m
+    zeros = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
+    products, sums_x, squares_x, sums_y, squares_y = zeros.split(sizes)
+    if shift_x is None or shift_y is None:
+        shift_x = torch.empty(n, device=device)
+        shift_y = shift_x if y is x else torch.empty(m, device=device)
+    sums = sums_x, squares_x, sums_y, squares_y
+    return CrossMoments(products.view(n, m), *sums, shift_x, shift_y)
+
+
+def _add_products(pairs: Sequence[Any], precision: Precision, device: torch.device) -> None:
+    """Queue the kernels on the device's current stream."""
+    stream = torch.cuda.current_stream(device)
+    place = _PRECISIONS[precision], stream.device_index
+    room = _core.cross_moments_workspace(pairs, *place)
+    workspace = torch.empty(room, dtype=torch.uint8, device=device)
+    _core.add_cross_moments(
+        pairs, place[0], workspace.data_ptr(), stream.device_index, stream.cuda_stream
+    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 
-__all__ = ["full_precision"]
+__all__ = ["Precision", "full_precision"]
+
+# Of products of float32 numbers, by torch's names.
+Precision: TypeAlias = Literal["highest", "high", "medium"]
 
 
 @contextlib.contextmanager

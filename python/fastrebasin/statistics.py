@@ -2,30 +2,24 @@
 
 Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances"
 (1979): the sums of products of two parts, each about its own mean, add up to that of the whole
-about its mean, with a correction of rank one. A batch is cut into chunks; each is shifted by almost
-its mean before it is multiplied, so that nothing cancels however far the mean is from zero, and the
-product is in float32 (float64 for such inputs). Means, corrections and sums over chunks are in
-float64. On a CUDA device the core's kernels do the same, a batch at a time, where they were built.
+about its mean, with a correction of rank one. Means, corrections and sums are in float64.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fastrebasin import _native
-from fastrebasin._precision import full_precision
+from fastrebasin import _batch_moments
+from fastrebasin._batch_moments import BatchMoments
+from fastrebasin._precision import Precision
 
-__all__ = ["Moments"]
+__all__ = ["Moments", "update_moments"]
 
-# Observations in one product of matrices: enough for its speed, few enough for its rounding (see
-# `_shift`), and for both operands to stay in a cache.
-_CHUNK = 2048
 # A unit whose values differ by fewer units in the last place of their mean is constant but for
 # rounding.
 _ROUNDING = 8
@@ -62,8 +56,14 @@ class Moments:
         self.scatter = torch.zeros(0, 0, dtype=torch.float64)
         self._eps = 0.0  # of the narrowest numbers that were multiplied
 
-    @torch.no_grad()
-    def update(self, x: Tensor, y: Tensor | None = None, *, axis: int = -1) -> None:
+    def update(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        axis: int = -1,
+        precision: Precision = "highest",
+    ) -> None:
         """Add a batch of observations.
 
         Args:
@@ -73,26 +73,13 @@ class Moments:
             y: the same observations of B's m units; x itself by default, for the moments of one
                 network alone.
             axis: that of the units in both.
+            precision: see `update_moments`.
 
         Raises:
             TypeError: x or y isn't a floating-point tensor.
             ValueError: x and y differ in observations or device, or in units from earlier batches.
         """
-        y = x if y is None else y
-        _check(x, y, axis)
-        if not x.numel():
-            return
-        if _native.has_cross_moments(x, y):
-            self.merge(_by_kernels(x, y, axis))
-            return
-        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        with full_precision(x.device):
-            if y is x:
-                for u in _chunks(x, axis):
-                    self.merge(_of_one(u, dtype))
-            else:
-                for u, v in zip(_chunks(x, axis), _chunks(y, axis), strict=True):
-                    self.merge(_of_pair(u, v, dtype))
+        update_moments([self], [(x, x if y is None else y)], axis=axis, precision=precision)
 
     def merge(self, other: Moments) -> None:
         """Add all that `other` observed, which stays as it is.
@@ -118,6 +105,15 @@ class Moments:
         self.mean_x.add_(step_x, alpha=share)
         self.mean_y.add_(step_y, alpha=share)
         self.count, self._eps = total, max(self._eps, other._eps)
+
+    def _add(self, batch: BatchMoments) -> None:
+        part = Moments()
+        part.count, part._eps, part.mean_x, part.mean_y, *scatters = batch
+        part.scatter_x, part.scatter_y, part.scatter = scatters
+        if self.count:
+            self.merge(part)
+        else:
+            self.__dict__ |= part.__dict__
 
     def scale(self, weight: float) -> None:
         """Count every observation so far `weight` times, such as to balance two sources.
@@ -167,81 +163,49 @@ class Moments:
         return self.count
 
 
-def _by_kernels(x: Tensor, y: Tensor, axis: int) -> Moments:
-    """Return the moments of a batch, whose products are summed by the core, in its own chunks."""
-    shift_x = _shift(x.movedim(axis, 0).float()).contiguous()
-    shift_y = shift_x if y is x else _shift(y.movedim(axis, 0).float()).contiguous()
-    sums = _native.cross_moments(x, y, axis, shift_x, shift_y)
-    found = Moments()
-    found.count, found._eps = x.numel() // x.shape[axis], torch.finfo(torch.float32).eps
-    rest_x, rest_y = sums.sums_x / found.count, sums.sums_y / found.count
-    found.mean_x, found.mean_y = shift_x.double() + rest_x, shift_y.double() + rest_y
-    found.scatter = sums.products.addr_(rest_x, rest_y, alpha=-found.count)
-    found.scatter_x = sums.squares_x.addcmul_(rest_x, rest_x, value=-found.count)
-    found.scatter_y = sums.squares_y.addcmul_(rest_y, rest_y, value=-found.count)
-    return found
+@torch.no_grad()
+def update_moments(
+    moments: Sequence[Moments],
+    batches: Sequence[tuple[Tensor, Tensor]],
+    *,
+    axis: int = -1,
+    precision: Precision = "highest",
+) -> None:
+    """Add a batch of observations to each of many moments, at once on a CUDA device.
 
+    Args:
+        moments: such as those of a network's layers.
+        batches: for each of them x and y of `Moments.update`; all on one device.
+        axis: that of the units in all.
+        precision: of products of float32 numbers on a CUDA device, by torch's names: "highest" as
+            accurate as float32 (an error of 2^-21), "high" of values rounded to TF32 (2^-10),
+            "medium" to bfloat16 (2^-7), relative to the norms of two units less almost their means.
+            Means and variances, and all on other devices, stay as accurate as float32.
 
-def _chunks(x: Tensor, axis: int) -> Iterator[Tensor]:
-    """Yield pieces of a tensor, units first; where they are cut depends on its shape alone."""
-    units = x.movedim(axis, 0)
-    inner = math.prod(units.shape[2:])
-    for part in units.split(max(1, _CHUNK // max(1, inner)), 1):
-        if inner > _CHUNK:
-            yield from part.flatten(1).split(_CHUNK, 1)
-            continue
-        with contextlib.suppress(RuntimeError):  # where observations lie evenly, as tokens do
-            part = part.view(len(part), -1)
-        yield part
+    Raises:
+        TypeError: x or y isn't a floating-point tensor.
+        ValueError: `precision` is unknown, x and y differ in observations or device, or in units
+            from earlier batches.
 
-
-def _of_pair(u: Tensor, v: Tensor, dtype: torch.dtype) -> Moments:
-    """Return the moments of one chunk of each network."""
-    found = Moments()
-    x, found.mean_x, rest_x, found.scatter_x = _centred(u, dtype)
-    y, found.mean_y, rest_y, found.scatter_y = _centred(v, dtype)
-    found.count, found._eps = x.shape[1], torch.finfo(dtype).eps
-    found.scatter = (x @ y.T).double().addr_(rest_x, rest_y, alpha=-found.count)
-    return found
-
-
-def _of_one(u: Tensor, dtype: torch.dtype) -> Moments:
-    """Return the moments of one chunk with itself."""
-    found = Moments()
-    x, found.mean_x, rest, found.scatter_x = _centred(u, dtype)
-    found.mean_y, found.scatter_y = found.mean_x.clone(), found.scatter_x.clone()
-    found.count, found._eps = x.shape[1], torch.finfo(dtype).eps
-    found.scatter = (x @ x.T).double().addr_(rest, rest, alpha=-found.count)
-    return found
-
-
-def _centred(u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return a chunk about almost its mean, its mean, what was left of it, and its scatter."""
-    count = math.prod(u.shape[1:])
-    wide = u.to(dtype)
-    shift = _shift(wide)
-    # Images come to lie in rows of observations; matrices can be multiplied as they lie.
-    order = torch.contiguous_format if u.ndim > 2 else torch.preserve_format
-    centred = torch.empty_like(wide, memory_format=order)
-    torch.sub(wide, shift.reshape(-1, *[1] * (u.ndim - 1)), out=centred)
-    centred = centred.flatten(1)
-    rest = centred.sum(1).double() / count
-    scatter = centred.square().sum(1).double().addcmul_(rest, rest, value=-count)
-    return centred, shift.double() + rest, rest, scatter
-
-
-def _shift(u: Tensor) -> Tensor:
-    """Return the units' means, rounded to half a deviation at most.
-
-    Many values may be equal, such as the zeros of a ReLU. Were they to differ from the shift by
-    many digits, each addition would be rounded the same way, and the errors would add up. With few
-    digits the sums are exact.
+    Example:
+        >>> layers = [Moments(), Moments()]
+        >>> update_moments(layers, [(torch.randn(9, d), torch.randn(9, d)) for d in (3, 5)])
+        >>> [tuple(moments.covariance().shape) for moments in layers]
+        [(3, 3), (5, 5)]
     """
-    axes = list(range(1, u.ndim))
-    low, high = u.amin(axes), u.amax(axes)
-    # The next power of two over 128: a deviation is no less than a 64th of the spread in a chunk.
-    step = (high - low) / torch.frexp(high - low).mantissa / 128
-    return torch.where(step > 0, (u.mean(axes) / step).round() * step, low)
+    if precision not in ("highest", "high", "medium"):
+        raise ValueError(f"precision must be highest, high or medium, got {precision!r}")
+    for x, y in batches:
+        _check(x, y, axis)
+    pairs = list(zip(moments, batches, strict=True))
+    by_kernels = [(each, batch) for each, batch in pairs if _batch_moments.has_kernels(*batch)]
+    found = _batch_moments.by_kernels([batch for _, batch in by_kernels], axis, precision)
+    for (each, _), part in zip(by_kernels, found, strict=True):
+        each._add(part)
+    for each, batch in pairs:
+        if not _batch_moments.has_kernels(*batch):
+            for part in _batch_moments.by_chunks(*batch, axis):
+                each._add(part)
 
 
 def _inverse_root(variance: Tensor, floor: Tensor) -> Tensor:

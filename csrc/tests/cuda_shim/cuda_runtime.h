@@ -28,13 +28,20 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-struct __align__(8) float2 {
+// As on a device, any memory may be read as these.
+struct __attribute__((may_alias, aligned(8))) float2 {
   float x, y;
 };
-struct __align__(16) float4 {
+struct __attribute__((may_alias, aligned(16))) float4 {
   float x, y, z, w;
 };
-struct __align__(16) double2 {
+struct __attribute__((may_alias, aligned(8))) uint2 {
+  unsigned x, y;
+};
+struct __attribute__((may_alias, aligned(16))) uint4 {
+  unsigned x, y, z, w;
+};
+struct __attribute__((may_alias, aligned(16))) double2 {
   double x, y;
 };
 
@@ -199,6 +206,8 @@ void fail(cudaError_t error, int calls = 0);
 cudaError_t outcome();
 // Whether the runtime knows of a device: without one every call fails.
 int current_device();
+// Which generation devices are of, from here on.
+void set_generation(int major);
 cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config);
 // Lets a kernel use so much shared memory.
 cudaError_t allow(const void* kernel, int shared_bytes);
@@ -206,7 +215,10 @@ cudaError_t allow(const void* kernel, int shared_bytes);
 }  // namespace cuda_shim
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+};
 
 const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetDevice(int* device);

@@ -10,6 +10,7 @@ namespace {
 thread_local cudaError_t failure = cudaSuccess;
 thread_local int calls_before_failure = 0;
 thread_local int device = 0;
+thread_local int generation = 8;
 thread_local std::map<const void*, int> allowed;  // of shared memory, for each kernel
 
 // Of shared memory: what a kernel may always use, and what it can be allowed.
@@ -28,6 +29,8 @@ cudaError_t outcome() {
 }
 
 int current_device() { return device; }
+
+void set_generation(int major) { generation = major; }
 
 // The limits of every device, and what needs no leave to be launched.
 cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config) {
@@ -73,7 +76,8 @@ cudaError_t cudaSetDevice(int device) {
   return error;
 }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = cuda_shim::most_shared_bytes;
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const bool asks_generation = attribute == cudaDevAttrComputeCapabilityMajor;
+  *value = asks_generation ? cuda_shim::generation : cuda_shim::most_shared_bytes;
   return cuda_shim::outcome();
 }

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fastrebasin._precision import Precision
 from fastrebasin._progress import bar
 from fastrebasin.assignment import solve_assignment
 from fastrebasin.data import Data, batches, some, sources
@@ -27,7 +28,7 @@ from fastrebasin.matching.result import Matching
 from fastrebasin.matching.weights import weight_matching
 from fastrebasin.permutation import Permutation
 from fastrebasin.spec import PermutationSpec
-from fastrebasin.statistics import Moments
+from fastrebasin.statistics import Moments, update_moments
 
 __all__ = ["activation_matching", "unit_similarity"]
 
@@ -42,6 +43,7 @@ def activation_matching(
     *,
     cost: Cost = "correlation",
     observe: Observe = "input",
+    precision: Precision = "highest",
     batch_size: int = 250,
     max_examples: int | None = None,
     seed: int = 0,
@@ -68,6 +70,8 @@ def activation_matching(
             is seen at the first of these that it has. Or, for some groups, `{group: ["module:input"
             or "module:output", ...]}`: any module at which the group's units are the channels.
             Several points count by the mean.
+        precision: of products of activations on a CUDA device: "highest", "high" or "medium", as
+            `update_moments` says.
         batch_size: examples per forward pass; batches go to the models' device.
         max_examples: of each source, drawn by `seed`; all by default.
         seed: of that choice, and of the order of groups where some lie within others.
@@ -95,8 +99,8 @@ def activation_matching(
     """
     matcher = WeightMatcher(spec, model_a.state_dict(), model_b.state_dict())
     similarity = unit_similarity(
-        matcher.spec, model_a, model_b, data, cost=cost, observe=observe, batch_size=batch_size,
-        max_examples=max_examples, seed=seed, progress=progress,
+        matcher.spec, model_a, model_b, data, cost=cost, observe=observe, precision=precision,
+        batch_size=batch_size, max_examples=max_examples, seed=seed, progress=progress,
     )  # fmt: skip
     permutation = _solve(matcher.spec, similarity, seed)
     return Matching(permutation, matcher.objective(permutation), 1)
@@ -110,6 +114,7 @@ def unit_similarity(
     *,
     cost: Cost = "correlation",
     observe: Observe = "input",
+    precision: Precision = "highest",
     batch_size: int = 250,
     max_examples: int | None = None,
     seed: int = 0,
@@ -127,11 +132,11 @@ def unit_similarity(
         ValueError: groups can't be observed, activations aren't finite, or an option is out of
             range.
     """
-    _check_options(cost, observe, batch_size, max_examples)
+    _check_options(cost, observe, precision, batch_size, max_examples)
     parts = [
         some(source, max_examples, torch.Generator().manual_seed(seed)) for source in sources(data)
     ]
-    pair = _Pair(spec, model_a, model_b, observe, next(batches(parts[0], 2))[0])
+    pair = _Pair(spec, model_a, model_b, observe, next(batches(parts[0], 2))[0], precision)
     total = sum(-(-len(part) // batch_size) for part in parts)
     stream = (
         (number, x) for number, part in enumerate(parts) for x, _ in batches(part, batch_size)
@@ -155,12 +160,15 @@ class _Pair:
         model_b: nn.Module,
         observe: Observe,
         example: Tensor,
+        precision: Precision = "highest",
     ) -> None:
         self._extents = spec.extents
         self._a, self._b = (copy.deepcopy(model).eval() for model in (model_a, model_b))
         self._device = next(self._a.parameters(), example).device
         blocks = choose_blocks(spec, self._a, example.to(self._device), observe)
+        self._precision: Precision = precision
         self._moments = {block: Moments() for block in blocks}
+        self._seen: list[tuple[Moments, Tensor, Tensor]] = []
         self._numbers: dict[Point, list[Block]] = {}
         for block in blocks:
             self._numbers.setdefault(block.point, []).append(block)
@@ -179,6 +187,7 @@ class _Pair:
         for point, waiting in self._waiting.items():
             if waiting:
                 raise _uneven(point)
+        self._add_seen()
 
     def scale(self, weight: float) -> None:
         """Count all so far `weight` times."""
@@ -214,7 +223,17 @@ class _Pair:
             raise _uneven(point)
         units_a, units_b = self._waiting[point].popleft(), self._units(point, tensor)
         for block, a, b in zip(self._numbers[point], units_a, units_b, strict=True):
-            self._moments[block].update(a, b, axis=0)
+            # A GPU adds all layers at once, at the end: a copy, as above.
+            self._seen.append((self._moments[block], a, b.clone() if b.is_cuda else b))
+        if units_b and not units_b[0].is_cuda:
+            self._add_seen()
+
+    def _add_seen(self) -> None:
+        """Add what was seen of both networks, and forget it."""
+        batches = [(a, b) for _, a, b in self._seen]
+        moments = [each for each, *_ in self._seen]
+        update_moments(moments, batches, axis=0, precision=self._precision)
+        self._seen = []
 
 
 def _solve(spec: PermutationSpec, costs: dict[tuple[str, ...], Tensor], seed: int) -> Permutation:
@@ -256,7 +275,9 @@ def _uneven(point: Point) -> ValueError:
     )
 
 
-def _check_options(cost: str, observe: Observe, batch_size: int, max_examples: int | None) -> None:
+def _check_options(
+    cost: str, observe: Observe, precision: str, batch_size: int, max_examples: int | None
+) -> None:
     problems = []
     if cost not in ("correlation", "covariance", "cosine"):
         problems.append(f"cost must be correlation, covariance or cosine, got {cost!r}")
@@ -264,6 +285,8 @@ def _check_options(cost: str, observe: Observe, batch_size: int, max_examples: i
         problems.append(
             f"observe must be input, output, normalized, or points for some groups, got {observe!r}"
         )
+    if precision not in ("highest", "high", "medium"):
+        problems.append(f"precision must be highest, high or medium, got {precision!r}")
     if batch_size < 1:
         problems.append(f"batch_size must be at least 1, got {batch_size}")
     if max_examples is not None and max_examples < 1:

@@ -80,7 +80,7 @@ class Moments:
         """
         y = x if y is None else y
         _check(x, y, axis)
-        if not x.numel():
+        if not x.numel() and not y.numel():
             return
         if _native.has_cross_moments(x, y):
             self.merge(_by_kernels(x, y, axis))

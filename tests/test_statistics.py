@@ -179,6 +179,14 @@ def test_units_that_never_vary_correlate_with_nothing() -> None:
     assert (moments.cosine()[1] != 0).all()
 
 
+def test_a_network_without_units_leaves_the_others_moments() -> None:
+    x, y = correlated(50)
+    found, expected = gathered(x[:, :0], y, [20, 30]), gathered(y, None, [50])
+    assert found.covariance().shape == (0, 9)
+    torch.testing.assert_close(found.mean_y, expected.mean_y)
+    torch.testing.assert_close(found.variance_y, expected.variance_y)
+
+
 def test_scaled_parts_are_parts_seen_so_often() -> None:
     x, y = correlated(300, mean=2)
     few = gathered(x[:100], y[:100], [100])

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+import fastrebasin.operators  # noqa: F401 - registers torch.ops.fastrebasin
 from fastrebasin.assignment import Assignment, linear_sum_assignment, solve_assignment
 from fastrebasin.evaluation import (
     Ensemble,

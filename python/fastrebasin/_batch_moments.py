@@ -55,7 +55,7 @@ def by_kernels(
 
 def by_chunks(x: Tensor, y: Tensor, axis: int) -> Iterator[BatchMoments]:
     """Yield the moments of the chunks of a batch, which torch multiplies."""
-    if not x.numel():
+    if not x.numel() and not y.numel():
         return
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     with full_precision(x.device):

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy import ndarray
+from torch import from_numpy, get_num_threads
+from torch.compiler import is_compiling
 
 from fastrebasin import _native
 from fastrebasin._costs import Costs, as_costs
@@ -15,6 +18,8 @@ from fastrebasin.assignment_result import Assignment, check_axes, check_start
 from fastrebasin.device_assignment import DeviceStack, as_device_stack, solve_stacks
 
 __all__ = ["Assignment", "linear_sum_assignment", "solve_assignment"]
+
+_NO_MATRIX = "expected a matrix (2-D array), got a {} array"  # in SciPy's words
 
 
 @overload
@@ -32,8 +37,8 @@ def linear_sum_assignment(
 
     Args:
         cost_matrix: shape (n, m), any real dtype and strides; an array, anything NumPy makes one
-            of, or a torch tensor. Computed with float64 duals, on a CUDA tensor's device. An entry of +inf (-inf with
-            `maximize`) forbids its pair.
+            of, or a torch tensor. Computed with float64 duals, on a CUDA tensor's device. An entry
+            of +inf (-inf with `maximize`) forbids its pair.
         maximize: find the assignment of largest instead of smallest sum.
 
     Returns:
@@ -45,7 +50,8 @@ def linear_sum_assignment(
             too far apart for float64, or a tensor on a device that this build has no kernels for.
         TypeError: a dtype that float64 can't hold, such as complex or object.
 
-    Ctrl-C stops a running solve, and other Python threads run during it.
+    Ctrl-C stops a running solve, and other Python threads run during it. For a tensor inside of
+    `torch.compile` this is the operator `fastrebasin.operators.linear_assignment`.
 
     Example:
         >>> import numpy as np
@@ -58,19 +64,36 @@ def linear_sum_assignment(
     Source: Jonker and Volgenant 1987, doi:10.1007/BF02278710; rectangular problems as in Crouse
     2016, doi:10.1109/TAES.2016.140952.
     """
-    pairs = _native.linear_sum_assignment(cost_matrix, maximize, torch.get_num_threads())
-    if pairs is not None:  # the usual case, in which every check in Python would be felt
+    if isinstance(cost_matrix, ndarray):
+        pairs = _native.linear_sum_assignment(cost_matrix, maximize, get_num_threads())
+        if pairs is not None:  # the usual case, in which every check in Python would be felt
+            return pairs
+    elif isinstance(cost_matrix, torch.Tensor):
+        if is_compiling() or cost_matrix.is_cuda:
+            return _elsewhere(cost_matrix, bool(maximize))
+        return solve_tensor(cost_matrix, "cost_matrix", maximize)
+    return _pairs(np.asarray(cost_matrix), "cost_matrix", maximize)
+
+
+def _elsewhere(cost: torch.Tensor, maximize: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solve a matrix on its CUDA device, or by an operator: compilers can't read native code."""
+    if cost.ndim != 2:
+        raise ValueError(_NO_MATRIX.format(cost.ndim))
+    if is_compiling():
+        pairs: tuple[torch.Tensor, torch.Tensor]
+        pairs = torch.ops.fastrebasin.linear_assignment(cost, maximize)
         return pairs
-    if isinstance(cost_matrix, torch.Tensor) and cost_matrix.is_cuda:
-        if cost_matrix.ndim != 2:
-            raise ValueError(f"expected a matrix (2-D array), got a {cost_matrix.ndim} array")
-        stack = as_device_stack(cost_matrix, None, "cost_matrix", "", (2,))
-        found = solve_stacks([stack], bool(maximize), _unnamed)[0]
-        return found.row_ind, found.col_ind
-    if isinstance(cost_matrix, torch.Tensor):
-        rows, cols = _pairs(_native.as_array(cost_matrix, "cost_matrix"), maximize)
-        return torch.from_numpy(rows), torch.from_numpy(cols)
-    return _pairs(np.asarray(cost_matrix), maximize)
+    stack = as_device_stack(cost, None, "cost_matrix", "", (2,))
+    found = solve_stacks([stack], maximize, _unnamed)[0]
+    return found.row_ind, found.col_ind
+
+
+def solve_tensor(
+    cost: torch.Tensor, argument: str, maximize: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `linear_sum_assignment` does for a matrix, which messages name `argument`."""
+    rows, cols = _pairs(_native.as_array(cost, argument), argument, maximize)
+    return from_numpy(rows), from_numpy(cols)
 
 
 _Matrix = npt.NDArray[Any] | torch.Tensor
@@ -164,7 +187,7 @@ class _Stack(NamedTuple):
         objective = self.costs.objective(pair_costs)
         fields: list[Any] = [row_ind, col_ind, row_duals, col_duals, objective, solved.gap]
         if self.is_tensor:
-            fields = list(map(torch.from_numpy, fields))
+            fields = list(map(from_numpy, fields))
         return Assignment(*(fields if self.is_batch else (field[0] for field in fields)))
 
 
@@ -246,13 +269,13 @@ def _warm(start: object, shape: tuple[int, ...], argument: str) -> _native.WarmS
 
 
 def _pairs(
-    array: npt.NDArray[Any], maximize: bool
+    array: npt.NDArray[Any], argument: str, maximize: bool
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    threads = torch.get_num_threads()
+    threads = get_num_threads()
     pairs = _native.linear_sum_assignment(array, maximize, threads)
     if pairs is None:
-        array = as_costs(array, "cost_matrix").values
+        array = as_costs(array, argument).values
         pairs = _native.linear_sum_assignment(array, maximize, threads)
     if pairs is None:  # as_costs leaves no other reason
-        raise ValueError(f"expected a matrix (2-D array), got a {array.ndim} array")
+        raise ValueError(_NO_MATRIX.format(array.ndim))
     return pairs

@@ -30,26 +30,35 @@ class Case(NamedTuple):
     cost: Matrix
 
 
-def cases(n: int, kinds: list[str], data_dir: Path | None) -> Iterator[Case]:
-    """Yield the problems of size n, one at a time: the largest take a gigabyte each."""
+def cases(
+    n: int, kinds: list[str], data_dir: Path | None, device: str | torch.device = "cpu"
+) -> Iterator[Case]:
+    """Yield the problems of size n, one at a time: the largest take a gigabyte each.
+
+    Networks are trained on `device`.
+    """
     for kind in kinds:
         if kind in SYNTHETIC:
             yield Case(kind, False, SYNTHETIC[kind](np.random.default_rng(n), n))
         elif kind == "digits":
-            yield from _trained(n, digits())
+            yield from _trained(n, digits(), device)
         elif data_dir is not None:
-            yield from _trained(n, idx_folder(data_dir, "MNIST"))
+            yield from _trained(n, idx_folder(data_dir, "MNIST"), device)
 
 
-def _trained(n: int, data: DataSet) -> Iterator[Case]:
+def _trained(n: int, data: DataSet, device: str | torch.device) -> Iterator[Case]:
     """Yield the problems of two networks of width n, early and late in their training."""
     images = WIDE_IMAGES if n >= WIDE else IMAGES
-    x, y = data.train[0][:images].flatten(1), data.train[1][:images]
+    x, y = (part[:images].to(device) for part in data.train)
+    x = x.flatten(1)
     for epochs in (EARLY, WIDE_LATE if n >= WIDE else LATE):
         a, b = (
-            train(lambda: MLP(x.shape[1], (n, n)), (x, y), epochs=epochs, batch_size=200, seed=seed)
+            train(
+                lambda: MLP(x.shape[1], (n, n)).to(device),
+                (x, y), epochs=epochs, batch_size=200, seed=seed,
+            )
             for seed in (0, 1)
-        )
+        )  # fmt: skip
         for layer in (0, 1):
             name = f"{data.name}, {len(x)} images, {epochs} epochs, layer {layer + 1}"
             yield Case(f"{name}, correlation", True, _correlation(a, b, x, layer))
@@ -69,7 +78,7 @@ def _activations(model: torch.nn.Module, x: torch.Tensor, layer: int) -> torch.T
 def _correlation(a: torch.nn.Module, b: torch.nn.Module, x: torch.Tensor, layer: int) -> Matrix:
     """Return the correlations of A's units with B's, negated; dead units have none."""
     of_a, of_b = (_activations(model, x, layer) for model in (a, b))
-    return np.asarray((-of_a.T @ of_b).numpy(), dtype=np.float32)
+    return np.asarray((-of_a.T @ of_b).cpu().numpy(), dtype=np.float32)
 
 
 def _weight_products(a: torch.nn.Module, b: torch.nn.Module, layer: int) -> Matrix:
@@ -78,7 +87,7 @@ def _weight_products(a: torch.nn.Module, b: torch.nn.Module, layer: int) -> Matr
     here, after = f"layer{layer}", f"layer{layer + 1}.weight"
     product = pa[f"{here}.weight"] @ pb[f"{here}.weight"].T + pa[after].T @ pb[after]
     product += torch.outer(pa[f"{here}.bias"], pb[f"{here}.bias"])
-    return np.asarray((-product).numpy(), dtype=np.float32)
+    return np.asarray((-product).cpu().numpy(), dtype=np.float32)
 
 
 def low_rank(

@@ -180,7 +180,7 @@ def largest_error(pair: Pair) -> float:
                 for name in layers
             ]
         ).mean(0)
-        worst = max(worst, (found[group,] - expected).abs().max().item())
+        worst = max(worst, (found[group,] - expected.to(found[group,])).abs().max().item())
     return worst
 
 

@@ -20,4 +20,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_device_assignment(m);
   register_gather(m);
   m.def("cuda_built", &fastrebasin::cuda::built);
+  m.def("cuda_build", [] {
+    const auto [toolkit, architectures] = fastrebasin::cuda::build();
+    return py::make_tuple(toolkit, architectures);
+  });
 }

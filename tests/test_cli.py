@@ -283,9 +283,3 @@ def test_reproduce_shows_what_width_gains(tmp_path: Path, monkeypatch: pytest.Mo
         code, text = invoke(*arguments, *wrong, "-o", out)
         assert code == 1
         assert message in text
-
-
-def test_info_prints_versions() -> None:
-    code, text = invoke("info")
-    assert code == 0
-    assert f"torch {torch.__version__}" in text

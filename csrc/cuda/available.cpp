@@ -6,4 +6,6 @@ namespace fastrebasin::cuda {
 
 bool built() noexcept { return true; }
 
+Build build() noexcept { return {TOOLKIT, GENERATIONS}; }
+
 }  // namespace fastrebasin::cuda

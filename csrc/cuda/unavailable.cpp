@@ -18,6 +18,8 @@ namespace {
 
 bool built() noexcept { return false; }
 
+Build build() noexcept { return {"", ""}; }
+
 std::size_t workspace_bytes(const std::vector<CrossMoments>&, Precision, int) { return 0; }
 std::size_t workspace_bytes(const std::vector<AssignmentStack>&) { return 0; }
 

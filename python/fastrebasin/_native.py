@@ -21,8 +21,8 @@ from fastrebasin._unit_pairs import ELEMENTS, aligned
 
 __all__ = [
     "CrossMoments", "DeviceSolutions", "Factors", "Observations", "Solutions", "as_array",
-    "cross_moments", "cuda_built", "gather_kernels", "has_cross_moments", "linear_sum_assignment",
-    "solve_assignments", "solve_device_assignments", "summed_products",
+    "cross_moments", "cuda_build", "cuda_built", "gather_kernels", "has_cross_moments",
+    "linear_sum_assignment", "solve_assignments", "solve_device_assignments", "summed_products",
 ]  # fmt: skip
 
 # By the numbers that the core knows them by.
@@ -54,6 +54,11 @@ class Solutions(NamedTuple):
 def cuda_built() -> bool:
     """Whether the core was built with CUDA kernels."""
     return _core.cuda_built()
+
+
+def cuda_build() -> tuple[str, str]:
+    """Return what compiled the CUDA kernels, and for which GPU generations; empty without any."""
+    return _core.cuda_build()
 
 
 def as_array(tensor: torch.Tensor, argument: str) -> npt.NDArray[Any]:

@@ -8,9 +8,9 @@ import torch
 import typer
 
 import fastrebasin
-from fastrebasin import _native
 from fastrebasin.cli.console import console
 from fastrebasin.cli.experiments import demo, reproduce
+from fastrebasin.cli.machine import built_for, devices, driver
 from fastrebasin.cli.models import merge_command, spec_command
 from fastrebasin.cli.reduction import condense_command, coreset_command
 
@@ -34,8 +34,10 @@ app.command()(reproduce)
 @app.command()
 def info() -> None:
     """Print versions, and what was built and found."""
-    kernels = "CPU and CUDA" if _native.cuda_built() else "CPU"
-    console.print(f"fastrebasin {fastrebasin.__version__} ({kernels} kernels)")
-    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    console.print(f"CUDA device: {'yes' if torch.cuda.is_available() else 'none found'}")
+    console.print(f"fastrebasin {fastrebasin.__version__}, kernels for {built_for()}")
+    cuda = torch.version.cuda or "none"
+    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, CUDA: {cuda}")
+    console.print(f"NVIDIA driver: {driver()}")
+    for device in devices() or ["none found"]:
+        console.print(f"CUDA device: {device}")
     console.print(f"Python {platform.python_version()} on {platform.platform()}")

@@ -18,12 +18,18 @@ import torch
 
 from fastrebasin.matching.descent import Order, WeightMatcher
 from fastrebasin.matching.result import Matching
-from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
+from fastrebasin.permutation import (
+    Permutation,
+    check_permutation,
+    identity_permutation,
+    permutation_on,
+)
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["weight_matching"]
 
 _MAX_SWEEPS = 1000
+_HOST = torch.device("cpu")  # where permutations are the caller's
 
 
 def weight_matching(
@@ -83,7 +89,7 @@ def weight_matching(
 
     def note(permutation: Permutation, gain: float) -> None:
         if callback is not None:
-            callback(next(numbers), permutation, gain)
+            callback(next(numbers), permutation_on(permutation, _HOST), gain)
 
     found = []
     for start in _starts(matcher, init, restarts, generator):
@@ -106,7 +112,7 @@ def _descend(
         note(permutation, gain)
     objective = matcher.objective(permutation)
     return Matching(
-        permutation,
+        permutation_on(permutation, _HOST),
         objective,
         len(gains),
         objectives=tuple(objective - sum(gains[k + 1 :]) for k in range(len(gains))),

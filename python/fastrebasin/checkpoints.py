@@ -190,7 +190,7 @@ def _read(flags: Mapping[str, torch.Tensor]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for device in {flag.device for flag in flags.values()}:
         here = {what: flag for what, flag in flags.items() if flag.device == device}
-        found |= dict(zip(here, torch.stack(list(here.values())).tolist(), strict=True))
+        found |= dict(zip(here, torch.stack(list(here.values())).cpu().tolist(), strict=True))
     return found
 
 

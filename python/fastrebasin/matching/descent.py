@@ -26,7 +26,7 @@ from fastrebasin.checkpoints import check_finite, check_same_shapes
 from fastrebasin.matching.blocks import Blocks
 from fastrebasin.matching.families import Family
 from fastrebasin.matching.flat import Flat
-from fastrebasin.matching.readings import Number, Readings
+from fastrebasin.matching.readings import Number, Readings, common_device
 from fastrebasin.matching.signatures import match_signatures
 from fastrebasin.matching.solving import assignment_on, solve
 from fastrebasin.permutation import Permutation, identity_permutation, permutation_on
@@ -62,7 +62,7 @@ class WeightMatcher:
         dtypes = {params[name].dtype for params in (params_a, params_b) for name in self._names}
         self._dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
         self._a, self._b = self._read(params_a), self._read(params_b)
-        device = _device([*self._a.values(), *self._b.values()])
+        device = common_device([*self._a.values(), *self._b.values()])
         self._readings = readings or Readings(device)
         self._blocks = Blocks(spec, self._names, self._a, self._b, self._readings)
         roots = [group for group in spec.groups if not nesting.parents_of(group, spec.within)]
@@ -101,8 +101,8 @@ class WeightMatcher:
                 if max(evidence) > 0:
                     permutation |= unit.anchor(permutation, known)
                 elif len(unit.groups) == 1:
-                    group = unit.groups[0]
-                    permutation |= match_signatures(self._blocks, group, permutation, known)
+                    group, blocks = unit.groups[0], self._blocks
+                    permutation |= match_signatures(blocks, group, permutation, known)
             known |= set(unit.groups)
         return permutation
 
@@ -118,7 +118,8 @@ class WeightMatcher:
         while stale:
             visits = torch.randperm(len(self._units), generator=generator).tolist()
             batches = _colours(visits, self._stale_with) if order == "colour" else zip(visits)
-            gains, found = self._sweep(batches, stale, permutation)
+            with full_precision(self._readings.device):
+                gains, found = self._sweep(batches, stale, permutation)
             total, kept = 0.0, dict[str, torch.Tensor]()
             for k, gain in zip(gains, self._readings.now(gains.values()), strict=True):
                 groups = self._units[k].groups
@@ -177,15 +178,14 @@ class WeightMatcher:
         """Improve groups that share no tensor, flat ones as one batch; return what each gains."""
         found: dict[int, tuple[Permutation, Number]] = {}
         flat: list[tuple[int, Flat, torch.Tensor]] = []
-        with full_precision(self._readings.device):
-            for k in units:
-                unit = self._units[k]
-                if isinstance(unit, Family):
-                    found[k] = unit.improve(permutation)
-                elif (cost := unit.cost(permutation)) is not None:
-                    flat.append((k, unit, cost))
-                else:
-                    found[k] = {}, 0.0
+        for k in units:
+            unit = self._units[k]
+            if isinstance(unit, Family):
+                found[k] = unit.improve(permutation)
+            elif (cost := unit.cost(permutation)) is not None:
+                flat.append((k, unit, cost))
+            else:
+                found[k] = {}, 0.0
         costs, former = [cost for *_, cost in flat], [unit.former for _, unit, _ in flat]
         solved = solve(costs, former, self._readings)
         for (k, unit, _), assignment in zip(flat, solved, strict=True):
@@ -204,15 +204,6 @@ def _unit(root: str, blocks: Blocks) -> Flat | Family:
     family = Family(root, blocks)
     twice = any(groups.count(root) > 1 for groups in blocks.groups)
     return family if twice or len(family.groups) > 1 else Flat(root, blocks)
-
-
-def _device(tensors: Iterable[torch.Tensor]) -> torch.device:
-    """Return where all tensors lie."""
-    devices = {tensor.device for tensor in tensors} or {torch.device("cpu")}
-    if len(devices) > 1:
-        found = ", ".join(sorted(map(str, devices)))
-        raise ValueError(f"params_a and params_b must lie on one device, got {found}")
-    return devices.pop()
 
 
 def _stale_with(units: Sequence[Flat | Family]) -> list[set[int]]:

@@ -19,7 +19,7 @@ from fastrebasin._transfer import sent
 from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import WeightedBatch
 from fastrebasin.layout import groups_of
-from fastrebasin.matching.readings import Number, Readings
+from fastrebasin.matching.readings import Number, Readings, common_device
 from fastrebasin.permutation import (
     Permutation,
     identity_permutation,
@@ -68,7 +68,7 @@ class Midpoint:
             for name, tensor in params_a.items()
             if name not in self.a and name not in self._tied
         }
-        self.device = next(iter(self.a.values())).device
+        self.device = common_device([*self.a.values(), *self.b.values()])
         self.readings = Readings(self.device)
         self._autocast = autocast
         self._call = torch.compile(self._functional) if compile else self._functional

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Number", "Readings"]
+__all__ = ["Number", "Readings", "common_device"]
 
 Number: TypeAlias = float | Tensor
 """A number on the host, or a tensor of one entry that may still be on its way."""
@@ -56,12 +56,27 @@ class Readings:
 
     def now(self, values: Iterable[Number]) -> list[float]:
         """Return numbers, after all that were to be used later: one transfer for all of them."""
+        if self.at_once:
+            return list(map(float, values))
         due, self._due = self._due, []
         wanted = list(values)
         numbers = iter(_read([*itertools.chain(*(some for some, _ in due)), *wanted]))
         for some, use in due:
             use(*itertools.islice(numbers, len(some)))
         return list(numbers)
+
+
+def common_device(tensors: Iterable[Tensor]) -> torch.device:
+    """Return where parameters lie, the CPU if there are none.
+
+    Raises:
+        ValueError: they lie on several devices.
+    """
+    devices = {tensor.device for tensor in tensors} or {torch.device("cpu")}
+    if len(devices) > 1:
+        found = ", ".join(sorted(map(str, devices)))
+        raise ValueError(f"parameters must lie on one device, got {found}")
+    return devices.pop()
 
 
 def _is_read_freely(device: torch.device) -> bool:
@@ -71,5 +86,5 @@ def _is_read_freely(device: torch.device) -> bool:
 def _read(values: Sequence[Number]) -> list[float]:
     """Return numbers of any dtypes, in one transfer if they lie on a device."""
     tensors = [value.double() for value in values if isinstance(value, Tensor)]
-    read = iter(torch.stack(tensors).tolist() if tensors else [])
+    read = iter(torch.stack(tensors).cpu().tolist() if tensors else [])
     return [next(read) if isinstance(value, Tensor) else value for value in values]

@@ -6,7 +6,8 @@ in what is computed, not in what is decided: a group whose neighbours haven't mo
 solve is skipped, of a cost matrix only what changed is multiplied, each assignment starts from the
 group's last one, gains are summed in float64 by gathering, and an assignment is replaced only by
 one that is better than rounding could make it. Groups that share no tensor don't see each other
-move, so those that come one after the other may be solved as one batch.
+move, so those that come one after the other may be solved as one batch. On a device the host learns
+only after a sweep which groups have moved: in between, those that may have are taken to have.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Unit i of A fits unit j of B by the inner product of what lies beside them: U V^T, where U is A's
 block with the group's axis first and V is B's, in A's order along all other axes. When some units
 of another group have moved since, only their columns of V differ: their difference is multiplied
-and added. Columns are taken a slice at a time, so that no copy of a large block is ever made.
+and added; that of all columns where reading which they are would wait for a device. Columns are
+taken a slice at a time, so that no copy of a large block is ever made.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _add(
     group = blocks.groups[term.block][other] or ""
     new, old = now[group], None if before is None else before[group]
     columns = torch.arange(len(new), device=a.device)
-    is_whole = old is None or not blocks.readings.at_once  # how many have moved isn't known there
+    is_whole = old is None or not blocks.readings.at_once
     if old is not None and not is_whole:
         columns = (old != new).nonzero().flatten()
         new, old = new[columns], old[columns]
@@ -81,7 +82,7 @@ class _Rooms:
     """Takes entries of blocks, into the same memory again and again: new memory is slow."""
 
     def __init__(self, like: torch.Tensor) -> None:
-        size = min(like.numel(), 2 * _NUMBERS) if like.ndim > 2 else 0
+        size = min(like.numel(), 2 * _NUMBERS) if like.ndim > 2 and like.is_cpu else 0
         self._rooms = [like.new_empty(size) for _ in range(3)]
 
     def take(

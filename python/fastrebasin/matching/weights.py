@@ -48,8 +48,9 @@ def weight_matching(
 
     Args:
         spec: which axes share a permutation.
-        params_a, params_b: state dicts of equal shapes; float32 or wider is computed in its own
-            dtype, narrower in float32, sums in float64. BatchNorm statistics take no part.
+        params_a, params_b: state dicts of equal shapes on one device, which they don't leave;
+            float32 or wider is computed in its own dtype, narrower in float32, sums in float64.
+            BatchNorm statistics take no part.
         init: where to start: "anchored", the default, where each group is first matched by the
             blocks that only fixed axes and groups matched before touch besides, the group of which
             most is known first; "identity", as published; a permutation; or a former `Matching` of
@@ -68,8 +69,8 @@ def weight_matching(
         of a start only confirms that no group moves.
 
     Raises:
-        ValueError: shapes of A, B and the spec don't fit together, `init` doesn't fit, an option is
-            out of range, or weights are not finite.
+        ValueError: shapes of A, B and the spec don't fit together, or lie on several devices,
+            `init` doesn't fit, an option is out of range, or weights are not finite.
 
     Example:
         >>> from fastrebasin import PermutationSpec, apply_permutation

@@ -69,6 +69,9 @@ class _PretendTensor(Tensor):
     def data_ptr(self) -> int:
         return self.inside.data_ptr()
 
+    def new_tensor(self, data: Any, **options: Any) -> Any:  # type: ignore[override]
+        return torch.tensor(data, **{"dtype": self.dtype, "device": DEVICE, **options})
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 

@@ -20,7 +20,7 @@ __all__ = ["Number", "Readings", "common_device"]
 Number: TypeAlias = float | Tensor
 """A number on the host, or a tensor of one entry that may still be on its way."""
 
-_MOST = 256  # notes that wait for the next reading, as what they hold takes memory
+_MOST = 1024  # notes that wait for the next reading: a loop without any must not pile them up
 
 
 class Readings:

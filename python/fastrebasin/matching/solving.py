@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastrebasin.assignment import Assignment, solve_assignment
-from fastrebasin.device_assignment import DeviceSolutions, solve_on_device
+from fastrebasin.device_assignment import DeviceSolutions, DeviceStack, solve_on_device
 from fastrebasin.matching.readings import Readings
 
 __all__ = ["assignment_on", "solve", "solve_stack"]
@@ -27,11 +27,16 @@ def solve(
     """
     if readings.at_once:
         return solve_assignment(list(costs), maximize=True, warm_start=list(former))
-    warm = [
-        None if start is None else (start.col_ind[None], start.col_duals[None]) for start in former
+    stacks = [
+        DeviceStack(
+            cost[None],
+            None if start is None else (start.col_ind[None], start.col_duals[None]),
+            False,
+        )
+        for cost, start in zip(costs, former, strict=True)
     ]
-    found = _on_device([cost[None] for cost in costs], warm, readings)
-    return [_assignment(cost, solutions) for cost, solutions in zip(costs, found, strict=True)]
+    found = _on_device(stacks, readings)
+    return [stack.assignment(solution) for stack, solution in zip(stacks, found, strict=True)]
 
 
 def solve_stack(costs: Tensor, readings: Readings) -> Tensor:
@@ -39,8 +44,8 @@ def solve_stack(costs: Tensor, readings: Readings) -> Tensor:
     if readings.at_once:
         partners: Tensor = solve_assignment(costs, maximize=True).col_ind
         return partners
-    (found,) = _on_device([costs], [None], readings)
-    return _partners(found)
+    (found,) = _on_device([DeviceStack(costs, None, is_batch=True)], readings)
+    return found.col4row
 
 
 def assignment_on(found: Assignment, device: torch.device) -> Assignment:
@@ -49,34 +54,17 @@ def assignment_on(found: Assignment, device: torch.device) -> Assignment:
     return Assignment(*(torch.as_tensor(value, device=device) for value in fields))
 
 
-def _on_device(
-    stacks: Sequence[Tensor], warm: Sequence[tuple[Tensor, Tensor] | None], readings: Readings
-) -> list[DeviceSolutions]:
+def _on_device(stacks: Sequence[DeviceStack], readings: Readings) -> list[DeviceSolutions]:
+    """Return solutions, with some partner even where there is none, until that is reported."""
     if not stacks:
         return []
-    # Wider costs are rounded: the caller compares what it finds in their own dtype.
-    found = solve_on_device([stack.float() for stack in stacks], warm, maximize=True)
-    readings.later([torch.cat([solutions.status for solutions in found]).amax()], _check)
-    return found
+    found = solve_on_device(
+        [stack.costs for stack in stacks], [stack.former for stack in stacks], maximize=True
+    )
+    readings.later([torch.cat([solution.status for solution in found]).amax()], _check)
+    return [solution._replace(col4row=solution.col4row.clamp(min=0)) for solution in found]
 
 
 def _check(status: float) -> None:
     if status:
         raise ValueError("cost matrices must be finite, but one of them is not")
-
-
-def _partners(found: DeviceSolutions) -> Tensor:
-    """Return each row's partner: an index even of what has no solution, until that is reported."""
-    return found.col4row.clamp(min=0)
-
-
-def _assignment(cost: Tensor, found: DeviceSolutions) -> Assignment:
-    partners = _partners(found)[0]
-    return Assignment(
-        row_ind=torch.arange(len(cost), device=cost.device),
-        col_ind=partners,
-        row_duals=found.row_duals[0],
-        col_duals=found.col_duals[0],
-        objective=cost.gather(1, partners[:, None]).sum(dtype=torch.float64),
-        gap=found.gap[0],
-    )

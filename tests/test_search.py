@@ -23,6 +23,7 @@ from fastrebasin import (
 )
 from fastrebasin.experiments.models import MLP
 from fastrebasin.matching.midpoint import Midpoint
+from fastrebasin.matching.readings import Number
 from fastrebasin.matching.selection import SELECTIONS
 
 
@@ -41,7 +42,7 @@ def visited(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     recorded: list[dict[str, Tensor]] = []
     move_to = Midpoint.move_to
 
-    def recording(self: Midpoint, permutation: dict[str, Tensor]) -> float:
+    def recording(self: Midpoint, permutation: dict[str, Tensor]) -> Number:
         recorded.append(permutation)
         return move_to(self, permutation)
 

@@ -168,16 +168,30 @@ def check_finite(
         ValueError: weights must be finite, but these are not: w of A
     """
     asked = None if names is None else set(names)
-    broken = [
-        f"{name} of {label}"
+    tensors = {
+        f"{name} of {label}": tensor
         for label, params in models.items()
         for name, tensor in params.items()
         if (tensor.is_floating_point() if asked is None else name in asked)
-        # A sum tells in one pass, and is finite almost always where its terms are.
-        and not (torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
+    }
+    # A sum tells in one pass, and is finite almost always where its terms are.
+    finite = _read({what: torch.isfinite(tensor.sum()) for what, tensor in tensors.items()})
+    broken = [
+        what
+        for what, tensor in tensors.items()
+        if not (finite[what] or torch.isfinite(tensor).all())
     ]
     if broken:
         raise ValueError("weights must be finite, but these are not: " + ", ".join(broken))
+
+
+def _read(flags: Mapping[str, torch.Tensor]) -> dict[str, bool]:
+    """Read flags, those of each device in one transfer."""
+    found: dict[str, bool] = {}
+    for device in {flag.device for flag in flags.values()}:
+        here = {what: flag for what, flag in flags.items() if flag.device == device}
+        found |= dict(zip(here, torch.stack(list(here.values())).cpu().tolist(), strict=True))
+    return found
 
 
 @contextlib.contextmanager

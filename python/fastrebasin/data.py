@@ -20,22 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from fastrebasin._transfer import sent
+
 __all__ = [
-    "Batch",
-    "Data",
-    "Examples",
-    "WeightedBatch",
-    "batches",
-    "held_tensors",
-    "load_examples",
-    "mixture",
-    "mixture_length",
-    "on_device",
-    "some",
-    "sources",
-    "sources_of_two",
+    "Batch", "Data", "Examples", "WeightedBatch", "batches", "held_tensors", "load_examples",
+    "mixture", "mixture_length", "on_device", "some", "sources", "sources_of_two",
     "weighted_batches",
-]
+]  # fmt: skip
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 WeightedBatch: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -70,7 +61,7 @@ class _Tensors(Examples):
         return len(self.x)
 
     def take(self, indices: Tensor) -> Batch:
-        return self.x[indices], self.y[indices]
+        return self.x[sent(indices, self.x.device)], self.y[sent(indices, self.y.device)]
 
 
 class _DataSet(Examples):
@@ -213,7 +204,7 @@ def on_device(part: Examples, device: torch.device) -> Examples:
     """Return a source whose tensors lie on `device`, if they are small beside what runs there."""
     if not isinstance(part, _Tensors) or part.x.nbytes + part.y.nbytes > _RESIDENT_BYTES:
         return part
-    return _Tensors(part.x.to(device), part.y.to(device))
+    return _Tensors(sent(part.x, device), sent(part.y, device))
 
 
 def load_examples(path: str | Path) -> Batch:

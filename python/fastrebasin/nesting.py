@@ -76,7 +76,9 @@ def parents_pairing(
     """Return B's combination of parents' units for each of A's, as flat indices."""
     parents = parents_of(group, within)
     shape = [own[parent] for parent in parents]
-    return gather(torch.arange(math.prod(shape)).reshape(shape), parents, flat, within).flatten()
+    device = flat[parents[0]].device if parents else None
+    combinations = torch.arange(math.prod(shape), device=device).reshape(shape)
+    return gather(combinations, parents, flat, within).flatten()
 
 
 def gather(

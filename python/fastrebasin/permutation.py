@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from fastrebasin import layout, nesting
+from fastrebasin._transfer import sent
 
 if TYPE_CHECKING:
     from fastrebasin.spec import PermutationSpec
@@ -23,6 +24,7 @@ __all__ = [
     "compose",
     "identity_permutation",
     "invert",
+    "permutation_on",
     "random_permutation",
 ]
 
@@ -182,6 +184,21 @@ def apply_permutation(
         name: permute_units(tensor.detach(), bound, name, checked)
         for name, tensor in params.items()
     }
+
+
+def permutation_on(permutation: Mapping[str, torch.Tensor], device: torch.device) -> Permutation:
+    """Return a permutation on a device, moved there in one piece; nothing is copied that is there.
+
+    Example:
+        >>> permutation_on({"P0": torch.tensor([1, 0])}, torch.device("cpu"))
+        {'P0': tensor([1, 0])}
+    """
+    away = {group: order for group, order in permutation.items() if order.device != device}
+    if not away:
+        return dict(permutation)
+    moved = sent(torch.cat(list(away.values())), device)
+    pieces = moved.split([len(order) for order in away.values()])
+    return {**permutation, **dict(zip(away, pieces, strict=True))}
 
 
 def permute_units(

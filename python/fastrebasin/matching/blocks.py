@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 
 from fastrebasin import layout, nesting
+from fastrebasin.matching.readings import Number, Readings
 from fastrebasin.permutation import Permutation
 from fastrebasin.spec import PermutationSpec
 
-__all__ = ["Blocks", "Term"]
+__all__ = ["Blocks", "Term", "slices"]
 
 _NUMBERS = 2**18  # of a block to multiply at a time: 1 MiB in float32
+_NUMBERS_ELSEWHERE = 2**26  # on a device: small pieces would leave most of it idle
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Blocks:
         sizes: units of each group.
         own: units of each group for one combination of its parents' units.
         within: the parents of each group.
+        readings: of the parameters' device.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class Blocks:
         names: Iterable[str],
         params_a: Mapping[str, torch.Tensor],
         params_b: Mapping[str, torch.Tensor],
+        readings: Readings | None = None,
     ) -> None:
         self._spec = spec
         self._names = list(names)
+        self.readings = Readings(torch.device("cpu")) if readings is None else readings
         self.sizes = spec.sizes
         self.own, self.within = spec.extents, spec.within
         cut = self._cut(params_b)
@@ -58,6 +63,7 @@ class Blocks:
         """Replace A."""
         self.target += 1
         self.a = [block for block, _ in self._cut(params_a)]
+        self._varying: dict[int, bool] = {}
 
     def _cut(
         self, params: Mapping[str, torch.Tensor]
@@ -89,25 +95,30 @@ class Blocks:
         groups = [None if k in still else group for k, group in enumerate(self.groups[block])]
         return nesting.gather(self.b[block], groups, permutation, self.within)
 
-    def inner_product(self, permutation: Permutation, but: AbstractSet[int]) -> float:
-        """Return the inner product of A and the permuted B over all blocks but some."""
-        return sum(
-            (a * b).sum(dtype=torch.float64).item()
-            for block in range(len(self.groups))
-            if block not in but
-            for a, b in self._pieces(block, permutation)
-        )
+    def inner_product(self, permutation: Permutation, but: AbstractSet[int]) -> torch.Tensor:
+        """Return the inner product of A and the permuted B over all blocks but some, in float64."""
+        total = self._zero()
+        for block in range(len(self.groups)):
+            if block not in but:
+                for a, b in self._pieces(block, permutation):
+                    total += (a * b).sum(dtype=torch.float64)
+        return total
 
-    def value(self, blocks: Iterable[int], permutation: Permutation) -> tuple[float, float]:
+    def value(
+        self, blocks: Iterable[int], permutation: Permutation
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the inner product of A and the permuted B over some blocks, and its rounding."""
-        value = rounding = 0.0
+        value, rounding = self._zero(), self._zero()
         for k in blocks:
             for a, b in self._pieces(k, permutation):
                 products = a * b
-                value += products.sum(dtype=torch.float64).item()
+                value += products.sum(dtype=torch.float64)
                 eps = torch.finfo(products.dtype).eps
-                rounding += eps * products.abs_().sum(dtype=torch.float64).item()
+                rounding += eps * products.abs_().sum(dtype=torch.float64)
         return value, rounding
+
+    def _zero(self) -> torch.Tensor:
+        return torch.zeros((), dtype=torch.float64, device=self.readings.device)
 
     def _pieces(
         self, block: int, permutation: Permutation
@@ -118,19 +129,36 @@ class Blocks:
             yield a, self.moved(block, (), permutation)
             return
         first, *rest = groups
-        order = torch.arange(len(b)) if first is None else permutation[first]
-        step = max(1, _NUMBERS * len(b) // max(1, b.numel()))
-        for start in range(0, len(b), step):
-            rows = b.index_select(0, order[start : start + step].to(b.device))
-            yield a[start : start + step], nesting.gather(rows, [None, *rest], permutation, {})
+        order = torch.arange(len(b), device=b.device) if first is None else permutation[first]
+        for some in slices(len(b), b, _NUMBERS):
+            rows = b.index_select(0, order[some].to(b.device))
+            yield a[some], nesting.gather(rows, [None, *rest], permutation, {})
 
     def varies(self, block: int) -> bool:
         """Tell whether a block can tell units from each other: it isn't constant."""
-        return all(_varies(t) for t in (self.a[block], self.b[block]))
+        if block not in self._varying:
+            asked = [block] if self.readings.at_once else list(range(len(self.b)))
+            sides = (side[k] for k in asked for side in (self.a, self.b))
+            found = self.readings.now(self._varies(side) for side in sides)
+            self._varying |= {
+                k: bool(a and b) for k, a, b in zip(asked, found[::2], found[1::2], strict=True)
+            }
+        return self._varying[block]
+
+    def _varies(self, tensor: torch.Tensor) -> Number:
+        if tensor.numel() == 0:
+            return 0.0
+        first, some = tensor[(0,) * tensor.ndim], tensor[:1]  # which nearly always will do
+        if self.readings.known((some != first).any()):
+            return 1.0
+        return (tensor != first).any()
 
 
-def _varies(tensor: torch.Tensor) -> bool:
-    if tensor.numel() == 0:
-        return False
-    first, some = tensor[(0,) * tensor.ndim], tensor[:1]  # which nearly always will do
-    return bool((some != first).any()) or bool((tensor != first).any())
+def slices(count: int, block: torch.Tensor, numbers: int) -> Iterator[slice]:
+    """Cut `count` entries of a block's first axis into slices of so many numbers.
+
+    On a device other than the CPU, where all that small slices save is memory, of more.
+    """
+    most = numbers if block.is_cpu else _NUMBERS_ELSEWHERE
+    step = max(1, most * len(block) // max(1, block.numel()))
+    return (slice(start, start + step) for start in range(0, count, step))

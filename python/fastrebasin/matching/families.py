@@ -15,14 +15,17 @@ import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from fastrebasin import nesting
-from fastrebasin.assignment import Assignment, solve_assignment
+from fastrebasin.assignment import Assignment
 from fastrebasin.matching.blocks import Blocks
 from fastrebasin.matching.labelled import Label, Labelled, contract, pick
-from fastrebasin.matching.pairs import Outer, Pairs, Part, Solutions
+from fastrebasin.matching.pairs import Outer, Pairs, Part, Solutions, summed
+from fastrebasin.matching.readings import Number
+from fastrebasin.matching.solving import solve
 from fastrebasin.permutation import Permutation
 
 __all__ = ["Family"]
@@ -47,8 +50,21 @@ class _Cluster:
         return {axis: g if groups.count(g) == 1 else axis for axis, g in self.axes.items()}
 
 
+class _Scored(NamedTuple):
+    """Permutations of a family's groups, the inner product there, and its rounding."""
+
+    groups: Permutation
+    value: torch.Tensor
+    rounding: torch.Tensor
+
+
 class Family:
-    """A root group and all groups inside it, which are matched as one."""
+    """A root group and all groups inside it, which are matched as one.
+
+    Attributes:
+        settles: whether one visit finds the best that there is with all others held, or at least
+            nothing better once more.
+    """
 
     def __init__(self, root: str, blocks: Blocks) -> None:
         self._blocks, self._within, self._own = blocks, blocks.within, blocks.own
@@ -63,7 +79,7 @@ class Family:
             if self._own[group] > 1 or group in {root, *parents}
         }
         self._inside = [group for group in homes if group != root]
-        self._pairs = Pairs(homes, self._own, self._within)
+        self._pairs = Pairs(homes, self._own, self._within, blocks.readings)
         self._clusters = [
             cluster for block in range(len(blocks.groups)) for cluster in self._clusters_in(block)
         ]
@@ -73,33 +89,50 @@ class Family:
             c.alone and not self._pairs.is_coupled(Part((), c.axes, c.parents))
             for c in self._clusters
         )
+        # Elsewhere than on the host a visit is one step, and the next sweep's is the next.
+        self.settles = self._is_exact or blocks.readings.at_once
         self._former: Assignment | None = None  # the last solution of the root's problem
+
+    def settle(self, kept: Permutation) -> None:
+        """Learn which groups have turned out not to have moved: it makes no difference here."""
 
     def neighbours(self) -> set[str]:
         """Return the other groups on the family's blocks."""
         groups = {group for block in self._touched for group in self._blocks.groups[block]}
         return {group for group in groups if group is not None} - set(self.groups)
 
-    def improve(self, permutation: Permutation) -> tuple[Permutation, float]:
-        """Return better permutations of the family's groups and what they gain, or nothing."""
+    def improve(self, permutation: Permutation) -> tuple[Permutation, Number]:
+        """Return better permutations of the family's groups and what they gain: these, or zero."""
+        if not self._touched:
+            return {}, 0.0
+        best = self._score({group: permutation[group] for group in self.groups}, permutation)
+        total: Number = 0.0
+        while True:
+            guess = self._best_guess({**permutation, **best.groups})
+            gain = guess.value - best.value
+            is_better = gain > torch.maximum(best.rounding, guess.rounding)
+            best = _chosen(is_better, guess, best)
+            total = total + gain * is_better
+            if self._is_exact or not self._blocks.readings.known(gain * is_better):
+                return best.groups, total
+
+    def _best_guess(self, permutation: Permutation) -> _Scored:
+        """Return the best permutations, linear at the current one."""
         alone = [cluster for cluster in self._clusters if cluster.alone]
         # Linearised costs mislead far from the optimum: there, leave them out.
         choices = [self._clusters, alone] if len(alone) < len(self._clusters) else [alone]
-        value, rounding = self._blocks.value(self._touched, permutation)
-        better: Permutation = {}
-        gain = 0.0
-        while self._touched:
-            guesses = [self._guess(permutation, clusters) for clusters in choices if clusters]
-            values = [self._blocks.value(self._touched, {**permutation, **g}) for g in guesses]
-            best = max(values)
-            if best[0] - value <= max(rounding, best[1]):
-                break
-            better = guesses[values.index(best)]
-            gain += best[0] - value
-            (value, rounding), permutation = best, {**permutation, **better}
-            if self._is_exact:
-                break
-        return better, gain
+        first, *others = [
+            self._score(self._guess(permutation, clusters), permutation)
+            for clusters in choices
+            if clusters
+        ]
+        for other in others:
+            first = _chosen(other.value > first.value, other, first)
+        return first
+
+    def _score(self, groups: Permutation, permutation: Permutation) -> _Scored:
+        """Return permutations of the family's groups with their value, all others held."""
+        return _Scored(groups, *self._blocks.value(self._touched, {**permutation, **groups}))
 
     def evidence(self, known: AbstractSet[str]) -> float:
         """Return how many numbers for each unit lie in blocks that only `known` groups move."""
@@ -155,8 +188,8 @@ class Family:
             for i in range(0, size, rows)
         ]  # fmt: skip
         values = torch.cat([torch.cat([tile[0] for tile in line], 1) for line in tiles])
-        self._former = solve_assignment(values, maximize=True, warm_start=self._former)
-        flat = {**permutation, self._root: self._former.col_ind.cpu()}
+        (self._former,) = solve([values], [self._former], self._blocks.readings)
+        flat = {**permutation, self._root: self._former.col_ind}
         for group in self.groups[1:]:
             if group not in self._inside:
                 flat[group] = nesting.parents_pairing(group, flat, self._own, self._within)
@@ -192,7 +225,7 @@ class Family:
         start = {
             group: self._current(group, permutation, rows, len(columns)) for group in self._inside
         }
-        return self._pairs.best((self._root,), outer, _summed(parts), start)
+        return self._pairs.best((self._root,), outer, summed(parts), start)
 
     def _part(self, cluster: _Cluster, b: torch.Tensor, rows: range, columns: range) -> Part:
         """Return A's and B's side of a cluster, or their product where that is smaller."""
@@ -246,22 +279,15 @@ class Family:
         return (outer[:, None] * own + ordered.reshape(-1, own)).flatten()
 
 
+def _chosen(one: torch.Tensor, first: _Scored, second: _Scored) -> _Scored:
+    """Return the first where the condition holds, else the second."""
+    return _Scored(
+        {g: order.where(one, second.groups[g]) for g, order in first.groups.items()},
+        first.value.where(one, second.value),
+        first.rounding.where(one, second.rounding),
+    )
+
+
 def _is_small(inner: int, summed: int) -> bool:
     """Tell whether to sum products of all pairs of entries at once, or anew for each solution."""
     return inner <= 4 * summed
-
-
-def _summed(parts: Sequence[Part]) -> list[Part]:
-    """Add up the parts that run over the same pairs of entries."""
-    sums: dict[tuple[Label, ...], Part] = {}
-    rest: list[Part] = []
-    for part in parts:
-        if len(part.factors) > 1 or any(key != group for key, group in part.axes.items()):
-            rest.append(part)
-            continue
-        (factor,) = part.factors
-        if factor.labels in sums:
-            former = sums[factor.labels].factors[0].tensor
-            factor = Labelled(former + factor.tensor, factor.labels)
-        sums[factor.labels] = Part((factor,), part.axes, part.parents)
-    return [*sums.values(), *rest]

@@ -11,9 +11,11 @@ from collections.abc import Set as AbstractSet
 
 import torch
 
-from fastrebasin.assignment import Assignment, solve_assignment
+from fastrebasin.assignment import Assignment
 from fastrebasin.matching.blocks import Blocks, Term
 from fastrebasin.matching.products import add_change, add_products
+from fastrebasin.matching.readings import Number
+from fastrebasin.matching.solving import solve
 from fastrebasin.permutation import Permutation
 
 __all__ = ["Flat"]
@@ -24,7 +26,10 @@ class Flat:
 
     Attributes:
         former: the group's last assignment, from whose duals the next one starts.
+        settles: whether one visit finds the best that there is with all others held.
     """
+
+    settles = True
 
     def __init__(self, group: str, blocks: Blocks) -> None:
         self.groups = [group]
@@ -49,8 +54,8 @@ class Flat:
         terms = self._seen(known)
         if not terms:
             return {self._group: permutation[self._group]}
-        cost = self._updated(terms, permutation)
-        return {self._group: solve_assignment(cost, maximize=True).col_ind.cpu()}
+        (found,) = solve([self._updated(terms, permutation)], [None], self._blocks.readings)
+        return {self._group: found.col_ind}
 
     def cost(self, permutation: Permutation) -> torch.Tensor | None:
         """Return how well each unit of A fits each of B, or None if only statistics carry them."""
@@ -71,19 +76,24 @@ class Flat:
         }
         return self._cost
 
-    def accept(self, found: Assignment, permutation: Permutation) -> tuple[Permutation, float]:
-        """Return a better permutation of the group and what it gains, or nothing and zero."""
+    def accept(self, found: Assignment, permutation: Permutation) -> tuple[Permutation, Number]:
+        """Return the better permutation of the group and what it gains: the new one, or zero."""
         self.former = found
-        cost, best, old = self._cost, found.col_ind.cpu(), permutation[self._group]
+        cost, best, old = self._cost, found.col_ind, permutation[self._group]
         assert cost is not None
-        if torch.equal(best, old):
+        if self._blocks.readings.same(best, old):
             return {}, 0.0
         before, now = _of_pairs(cost, old), _of_pairs(cost, best)
-        gain = (now.sum() - before.sum()).item()
+        gain = now.sum() - before.sum()
         # Sums of products are off by about an ulp of their size: less is no gain, and keeping the
         # old assignment then makes the descent end.
-        rounding = torch.finfo(cost.dtype).eps * now.abs().sum().item()
-        return ({self._group: best}, gain) if gain > rounding else ({}, 0.0)
+        is_better = gain > torch.finfo(cost.dtype).eps * now.abs().sum()
+        return {self._group: best.where(is_better, old)}, gain * is_better
+
+    def settle(self, kept: Permutation) -> None:
+        """Learn which groups have turned out not to have moved when they were last solved."""
+        for lay in self._added.values():
+            lay.update({group: order for group, order in kept.items() if group in lay})
 
     def size(self) -> int:
         """Return how many numbers lie in the group's blocks."""
@@ -94,17 +104,17 @@ class Flat:
         """The blocks that the group is on."""
         return {term.block for term in self._terms}
 
-    def value(self, permutation: Permutation) -> float | None:
+    def value(self, permutation: Permutation) -> torch.Tensor | None:
         """Return the inner product over the group's blocks, if the cost that is kept tells it."""
         if self._cost is None or self._target != self._blocks.target:
             return None
         if self._added.keys() != set(self._terms) or any(
-            not torch.equal(order, permutation[group])
+            not self._blocks.readings.same(order, permutation[group])
             for others in self._added.values()
             for group, order in others.items()
         ):
             return None
-        return _of_pairs(self._cost, permutation[self._group]).sum().item()
+        return _of_pairs(self._cost, permutation[self._group]).sum()
 
     def _seen(self, known: AbstractSet[str]) -> list[Term]:
         return [
@@ -120,4 +130,4 @@ class Flat:
 
 def _of_pairs(cost: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
     """Return the entry of each row at its partner, in float64."""
-    return cost.gather(1, partners.to(cost.device)[:, None]).double()
+    return cost.gather(1, partners[:, None]).double()

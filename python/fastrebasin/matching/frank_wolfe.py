@@ -22,8 +22,10 @@ from torch import Tensor
 from fastrebasin import layout, nesting
 from fastrebasin._precision import full_precision
 from fastrebasin._progress import bar
-from fastrebasin.assignment import Assignment, solve_assignment
-from fastrebasin.permutation import Permutation, identity_permutation
+from fastrebasin.assignment import Assignment
+from fastrebasin.matching.readings import Number, Readings, common_device
+from fastrebasin.matching.solving import solve
+from fastrebasin.permutation import Permutation, identity_permutation, permutation_on
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["frank_wolfe"]
@@ -48,11 +50,14 @@ def frank_wolfe(
         params: what is compared, of one dtype.
         steps: how many at most.
         progress: show a bar on a terminal.
+
+    Returns:
+        Permutations on the parameters' device.
     """
     relaxation = _Relaxation(spec, params)
     if not relaxation.matrices[0]:
-        return [identity_permutation(spec.sizes) for _ in params]
-    with full_precision(next(iter(params[0].values())).device):
+        return [relaxation.identity for _ in params]
+    with full_precision(relaxation.readings.device):
         for _ in bar(range(steps), "Frank-Wolfe", progress=progress, unit="step"):
             if not relaxation.step():
                 break
@@ -64,6 +69,8 @@ class _Relaxation:
 
     Attributes:
         matrices: of each model, one for each group; row i tells which of its units make unit i.
+        identity: the permutation that moves nothing.
+        readings: of the parameters' device.
     """
 
     def __init__(self, spec: PermutationSpec, params: Sequence[Mapping[str, Tensor]]) -> None:
@@ -76,8 +83,9 @@ class _Relaxation:
         self.matrices: list[_Matrices] = [
             {g: torch.eye(spec.sizes[g]).to(block) for g, block in moved.items()} for _ in params
         ]
-        self._sizes = spec.sizes
-        self._former: list[Assignment] | None = None
+        self.readings = Readings(common_device(params[0].values()))
+        self.identity = permutation_on(identity_permutation(spec.sizes), self.readings.device)
+        self._former: list[Assignment | None] = [None] * sum(map(len, self.matrices))
 
     def step(self) -> bool:
         """Go as far as the objective rises towards the best vertex; return whether to go on."""
@@ -87,17 +95,15 @@ class _Relaxation:
         for matrices, vertex in zip(self.matrices, vertices, strict=True):
             for group, matrix in matrices.items():
                 matrix.mul_(1 - share)
-                matrix[torch.arange(len(matrix)), vertex[group]] += share
+                matrix[torch.arange(len(matrix), device=matrix.device), vertex[group]] += share
         now = float(objective(share))
         return now - float(objective(0.0)) > _TOLERANCE * abs(now)
 
     def nearest(self) -> list[Permutation]:
         """Return the permutations that the matrices are closest to."""
-        flat = tuple(m for matrices in self.matrices for m in matrices.values())
-        return [
-            {**identity_permutation(self._sizes), **found}
-            for found in self._by_model(solve_assignment(flat, maximize=True))
-        ]
+        flat = [m for matrices in self.matrices for m in matrices.values()]
+        solved = solve(flat, [None] * len(flat), self.readings)
+        return [{**self.identity, **found} for found in self._by_model(solved)]
 
     def _vertices(self) -> list[Permutation]:
         """Return the permutations of largest inner product with the gradient."""
@@ -119,14 +125,15 @@ class _Relaxation:
                         others = tuple(None if a == axis else g for a, g in enumerate(groups))
                         beside = _moved(model[k], others, matrices)
                         found[group] += _rows(total - own, axis) @ _rows(beside, axis).T
-        costs = tuple(cost for found in gradients for cost in found.values())
-        self._former = solve_assignment(costs, maximize=True, warm_start=self._former)
-        return self._by_model(self._former)
+        costs = [cost for found in gradients for cost in found.values()]
+        solved = solve(costs, self._former, self.readings)
+        self._former = list(solved)
+        return self._by_model(solved)
 
     def _along(self, vertices: Sequence[Permutation]) -> list[float]:
         """Return the objective's coefficients as a polynomial of the share of the vertices."""
         degree = 2 * max(sum(g is not None for g in groups) for groups in self._groups)
-        coefficients = [0.0] * (degree + 1)
+        coefficients: list[Number] = [0.0] * (degree + 1)
         for k, groups in enumerate(self._groups):
             lines = [
                 _line(model[k], groups, matrices, vertex)
@@ -138,14 +145,14 @@ class _Relaxation:
             for sign, line in ((0.5, total), *((-0.5, line) for line in lines)):
                 for i, one in enumerate(line):
                     for j, other in enumerate(line):
-                        inner = (one * other).sum(dtype=torch.float64).item()
-                        coefficients[i + j] += sign * inner
-        return coefficients
+                        inner = (one * other).sum(dtype=torch.float64)
+                        coefficients[i + j] = coefficients[i + j] + sign * inner
+        return self.readings.now(coefficients)
 
     def _by_model(self, found: Sequence[Assignment]) -> list[Permutation]:
         groups = list(self.matrices[0])
         return [
-            {g: a.col_ind.cpu() for g, a in zip(groups, found[start:], strict=False)}
+            {g: a.col_ind for g, a in zip(groups, found[start:], strict=False)}
             for start in range(0, len(found), len(groups))
         ]
 
@@ -179,7 +186,7 @@ def _line(
         if group is not None:
             start = [torch.tensordot(matrices[group], c, ([1], [axis])) for c in line]
             start = [c.movedim(0, axis) for c in start]
-            order = vertex[group].to(block.device)
+            order = vertex[group]
             ahead = [c.index_select(axis, order) - s for c, s in zip(line, start, strict=True)]
             line = [
                 start[0],

@@ -67,14 +67,14 @@ def pick(source: Labelled, along: Label, index: Labelled, becomes: Label) -> Lab
     order = [label for label in wanted if label in sizes]
     positions = index.ordered(order).reshape(shape)
     axis = labels.index(along)
-    picked = tensor.take_along_dim(positions.to(tensor.device), axis)
+    picked = tensor.take_along_dim(positions, axis)
     if on_diagonal:
         del wanted[axis]
         picked = picked.squeeze(axis)
     return Labelled(picked, tuple(wanted))
 
 
-def identity(labels: Mapping[Label, int], own: Label, size: int) -> Labelled:
+def identity(labels: Mapping[Label, int], own: Label, size: int, device: torch.device) -> Labelled:
     """Return positions 0..size-1 along `own`, the same for all other labels."""
     shape = (*labels.values(), size)
-    return Labelled(torch.arange(size).expand(shape), (*labels, own))
+    return Labelled(torch.arange(size, device=device).expand(shape), (*labels, own))

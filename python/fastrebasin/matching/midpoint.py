@@ -15,10 +15,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from fastrebasin._transfer import sent
 from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import WeightedBatch
 from fastrebasin.layout import groups_of
-from fastrebasin.permutation import Permutation, identity_permutation, permute_units
+from fastrebasin.matching.readings import Number, Readings, common_device
+from fastrebasin.permutation import (
+    Permutation,
+    identity_permutation,
+    permutation_on,
+    permute_units,
+)
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["Midpoint"]
@@ -29,11 +36,12 @@ class Midpoint:
 
     Attributes:
         spec: bound to the models' parameters.
-        permutation: of B's units; `move_to` changes it.
+        permutation: of B's units, on the models' device; `move_to` changes it.
         a, b: the parameters, each tied one once; the caller's, never written to.
         params_b: all of B's state dict.
         merged: their mean under `permutation`, leaves of autograd's graph.
         device: of the models.
+        readings: of what is computed there.
     """
 
     def __init__(
@@ -60,7 +68,8 @@ class Midpoint:
             for name, tensor in params_a.items()
             if name not in self.a and name not in self._tied
         }
-        self.device = next(iter(self.a.values())).device
+        self.device = common_device([*self.a.values(), *self.b.values()])
+        self.readings = Readings(self.device)
         self._autocast = autocast
         self._call = torch.compile(self._functional) if compile else self._functional
         self.permutation: Permutation = {}
@@ -69,19 +78,28 @@ class Midpoint:
         self._moved_by = {name: _groups(self.spec, name) for name in self.a}
         self.move_to(identity_permutation(self.spec.sizes))
 
-    def move_to(self, permutation: Permutation) -> float:
-        """Permute B by `permutation`; return the share of all units that keep their partner."""
-        before, self.permutation = self.permutation, permutation
-        changed = {g for g, p in permutation.items() if not before or not p.equal(before[g])}
+    def move_to(self, permutation: Permutation) -> Number:
+        """Permute B by `permutation`; return the share of all units that keep their partner.
+
+        It is the number 1 where no unit is known to change its partner.
+        """
+        before, self.permutation = self.permutation, permutation_on(permutation, self.device)
+        changed = {
+            group: order
+            for group, order in self.permutation.items()
+            if not before or not self.readings.same(order, before[group])
+        }
         if before and not changed:
             return 1.0
-        placed = {group: indices.to(self.device) for group, indices in permutation.items()}
         for name, value in self._values.items():
-            if not before or self._moved_by[name] & changed:
-                moved = permute_units(self.b[name], self.spec, name, placed)
+            if not before or not self._moved_by[name].isdisjoint(changed):
+                moved = permute_units(self.b[name], self.spec, name, self.permutation)
                 torch.lerp(self.a[name], moved, 0.5, out=value)
-        kept = sum(int((p == before[g]).sum()) for g, p in permutation.items()) if before else 0
-        return kept / max(1, sum(map(len, permutation.values())))
+        if not before:
+            return 0.0
+        units = sum(map(len, before.values()))
+        lost = [(order != before[group]).sum() for group, order in changed.items()]
+        return (units - torch.stack(lost).sum().double()) / units
 
     def state_dict(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict of the models: `parameters`, and else what A has."""
@@ -92,25 +110,25 @@ class Midpoint:
         self, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor, reduction: str = "mean"
     ) -> Tensor:
         """Return the cross-entropy of the network with such parameters, in at least float32."""
-        x, y = x.to(self.device), y.to(self.device)
+        x, y = sent(x, self.device), sent(y, self.device)
         wide = self._autocast is None
         with torch.autocast(self.device.type, self._autocast, enabled=not wide):
             output = self._call({**self._others, **parameters}, x)
         return functional.cross_entropy(output if wide else output.float(), y, reduction=reduction)
 
     @torch.no_grad()
-    def hard_loss(self, x: Tensor, y: Tensor) -> float:
+    def hard_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss under `permutation` on one batch."""
-        return self.loss(self.merged, x, y).item()
+        return self.loss(self.merged, x, y)
 
     @torch.no_grad()
-    def mean_loss(self, data: Iterable[WeightedBatch]) -> float:
+    def mean_loss(self, data: Iterable[WeightedBatch]) -> Tensor:
         """Return the loss under `permutation` on all of `data`, summed in float64."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for x, y, weight in data:
             losses = self.loss(self.merged, x, y, "none")
-            total += (losses.double() * weight.to(self.device)).sum()
-        return total.item()
+            total += (losses.double() * sent(weight, self.device)).sum()
+        return total
 
     def _functional(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
         output: Tensor = functional_call(self._model, tensors, (x,))

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from fastrebasin import nesting
-from fastrebasin.assignment import solve_assignment
 from fastrebasin.matching.labelled import Label, Labelled, contract, identity, pick
+from fastrebasin.matching.readings import Readings
+from fastrebasin.matching.solving import solve_stack
 
-__all__ = ["Outer", "Pairs", "Part", "Solutions"]
+__all__ = ["Outer", "Pairs", "Part", "Solutions", "summed"]
 
 _ROUNDS = 10
 
@@ -80,10 +81,15 @@ class Pairs:
     """Solves inside the pairs of a family's units."""
 
     def __init__(
-        self, homes: Mapping[str, tuple[str, ...]], own: Mapping[str, int], within: nesting.Within
+        self,
+        homes: Mapping[str, tuple[str, ...]],
+        own: Mapping[str, int],
+        within: nesting.Within,
+        readings: Readings,
     ) -> None:
         """Take for each group the groups whose pairs it is solved in, outermost first."""
         self._homes, self._own, self._within = homes, own, within
+        self._readings = readings
 
     def best(
         self, path: tuple[str, ...], outer: Outer, parts: Sequence[Part], start: Solutions
@@ -130,7 +136,7 @@ class Pairs:
                 solutions |= self._solve(group, path, outer, usable[group])
             found = (self._value(path, outer, parts, solutions), solutions)
             former, best = best, found if best is None else _better(best, found)
-            if former is not None and torch.equal(former[0], best[0]):
+            if former is not None and self._readings.same(former[0], best[0]):
                 break
             solutions = dict(best[1])
         assert best is not None
@@ -177,7 +183,7 @@ class Pairs:
         pairs |= {(side, group): self._own[group] for side in "ab"}
         values, deeper = self.best((*path, group), pairs, parts, {})
         size = self._own[group]
-        assigned = solve_assignment(values.reshape(-1, size, size), maximize=True).col_ind
+        assigned = solve_stack(values.reshape(-1, size, size), self._readings)
         labels = [label for label in pairs if label != ("b", group)]
         solution = Labelled(assigned.reshape(values.shape[:-1]), tuple(labels))
         found = {
@@ -195,7 +201,8 @@ class Pairs:
         return {("a", parent): self._own[parent] for parent in parents if parent not in path}
 
     def _identity(self, group: str, path: Sequence[str], outer: Outer) -> Labelled:
-        return identity({**outer, **self._beside(group, path)}, ("a", group), self._own[group])
+        labels = {**outer, **self._beside(group, path)}
+        return identity(labels, ("a", group), self._own[group], self._readings.device)
 
     def _value(
         self, path: Sequence[str], outer: Outer, parts: Sequence[Part], solutions: Solutions
@@ -210,6 +217,22 @@ class Pairs:
         return total
 
 
+def summed(parts: Sequence[Part]) -> list[Part]:
+    """Add up the parts that run over the same pairs of entries."""
+    sums: dict[tuple[Label, ...], Part] = {}
+    rest: list[Part] = []
+    for part in parts:
+        if len(part.factors) > 1 or any(key != group for key, group in part.axes.items()):
+            rest.append(part)
+            continue
+        (factor,) = part.factors
+        if factor.labels in sums:
+            former = sums[factor.labels].factors[0].tensor
+            factor = Labelled(former + factor.tensor, factor.labels)
+        sums[factor.labels] = Part((factor,), part.axes, part.parents)
+    return [*sums.values(), *rest]
+
+
 def _better(
     one: tuple[torch.Tensor, Solutions], other: tuple[torch.Tensor, Solutions]
 ) -> tuple[torch.Tensor, Solutions]:
@@ -218,7 +241,7 @@ def _better(
     solutions = {
         group: Labelled(
             torch.where(
-                better.reshape(*better.shape, *[1] * (kept.tensor.ndim - better.ndim)).cpu(),
+                better.reshape(*better.shape, *[1] * (kept.tensor.ndim - better.ndim)),
                 other[1][group].ordered(kept.labels),
                 kept.tensor,
             ),

@@ -3,17 +3,18 @@
 Unit i of A fits unit j of B by the inner product of what lies beside them: U V^T, where U is A's
 block with the group's axis first and V is B's, in A's order along all other axes. When some units
 of another group have moved since, only their columns of V differ: their difference is multiplied
-and added. Columns are taken a slice at a time, so that no copy of a large block is ever made.
+and added; that of all columns where reading which they are would wait for a device. Columns are
+taken a slice at a time, so that no copy of a large block is ever made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from fastrebasin import _native
-from fastrebasin.matching.blocks import Blocks, Term
+from fastrebasin.matching.blocks import Blocks, Term, slices
 from fastrebasin.permutation import Permutation
 
 __all__ = ["add_change", "add_products"]
@@ -38,7 +39,7 @@ def add_change(
     cost: torch.Tensor, blocks: Blocks, term: Term, before: Permutation, now: Permutation
 ) -> None:
     """Add what U V^T of a term has become more since other groups moved."""
-    if any(not torch.equal(before[group], now[group]) for group in blocks.others(term)):
+    if any(not blocks.readings.same(before[g], now[g]) for g in blocks.others(term)):
         _add(cost, blocks, term, before, now)
 
 
@@ -58,19 +59,20 @@ def _add(
         cost.addmm_(_units_first(a, axis), _units_first(v, axis).T)
         return
     group = blocks.groups[term.block][other] or ""
-    new, old = now[group].to(a.device), None
+    new, old = now[group], None if before is None else before[group]
     columns = torch.arange(len(new), device=a.device)
-    if before is not None:
-        columns = (before[group].to(a.device) != new).nonzero().flatten()
-        new, old = new[columns], before[group].to(a.device)[columns]
+    is_whole = old is None or not blocks.readings.at_once
+    if old is not None and not is_whole:
+        columns = (old != new).nonzero().flatten()
+        new, old = new[columns], old[columns]
     rooms = _Rooms(a)
     if axis == 0:  # whole rows lie together
-        u = _units_first(a, axis) if old is None else rooms.take(0, a, axis, other, columns)
-        for units in _slices(len(b), b):
+        u = _units_first(a, axis) if is_whole else rooms.take(0, a, axis, other, columns)
+        for units in slices(len(b), b, _NUMBERS):
             v = rooms.change(b[units], axis, other, new, old)
             cost[:, units].addmm_(u, v.T)
     else:
-        for some in _slices(len(columns), b.movedim(other, 0)):
+        for some in slices(len(columns), b.movedim(other, 0), _NUMBERS):
             u = rooms.take(0, a, axis, other, columns[some])
             v = rooms.change(b, axis, other, new[some], None if old is None else old[some])
             cost.addmm_(u, v.T)
@@ -80,7 +82,7 @@ class _Rooms:
     """Takes entries of blocks, into the same memory again and again: new memory is slow."""
 
     def __init__(self, like: torch.Tensor) -> None:
-        size = min(like.numel(), 2 * _NUMBERS) if like.ndim > 2 else 0
+        size = min(like.numel(), 2 * _NUMBERS) if like.ndim > 2 and like.is_cpu else 0
         self._rooms = [like.new_empty(size) for _ in range(3)]
 
     def take(
@@ -111,12 +113,6 @@ def _only_other(blocks: Blocks, term: Term) -> int | None:
     others = [k for k, group in enumerate(groups) if group is not None and k != term.axis]
     alone = len(others) == 1 and not blocks.within.get(groups[others[0]] or "")
     return others[0] if alone else None
-
-
-def _slices(count: int, block: torch.Tensor) -> Iterator[slice]:
-    """Cut `count` entries of a block's first axis into slices of moderate size."""
-    step = max(1, _NUMBERS * len(block) // max(1, block.numel()))
-    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def _units_first(block: torch.Tensor, axis: int) -> torch.Tensor:

@@ -16,14 +16,14 @@ class Matching:
     """A permutation of B's units, and how it was found.
 
     Attributes:
-        permutation: int64 vector for each group; applying it moves B onto A.
+        permutation: int64 vector for each group, on the CPU; applying it moves B onto A.
         objective: inner product of A's parameters with B's permuted ones (float64 sum); larger is
             closer.
         sweeps: passes over all groups, summed over all steps of the method.
         losses: the loss at each step, for methods that use data; empty otherwise.
         objectives: the objective after each sweep, for weight matching; empty otherwise.
-        assignments: the last assignment of each group that was solved by itself; its duals start
-            the next matching of similar weights.
+        assignments: the last assignment of each group that was solved by itself, on the weights'
+            device; its duals start the next matching of similar weights.
     """
 
     permutation: Permutation

@@ -6,6 +6,7 @@ all, and is that of Yamada et al., ACML 2024, algorithm 1: project, evaluate, se
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import zlib
@@ -38,9 +39,10 @@ from fastrebasin.data import (
     weighted_batches,
 )
 from fastrebasin.matching.midpoint import Midpoint
+from fastrebasin.matching.readings import Number
 from fastrebasin.matching.result import Matching
 from fastrebasin.matching.selection import SELECTIONS, Select
-from fastrebasin.permutation import Permutation
+from fastrebasin.permutation import Permutation, permutation_on
 from fastrebasin.saved_state import digest, read_state, write_state
 
 __all__ = ["OptimizerFactory", "Schedule", "SchedulerFactory", "Search", "Settings", "descend"]
@@ -63,15 +65,15 @@ class Search(Protocol):
     trained: list[Tensor]
     sweeps: int
 
-    def project(self) -> float:
+    def project(self) -> Number:
         """Put the permutation of what is trained in force; return the share of units kept."""
         ...
 
-    def loss_and_gradient(self, x: Tensor, y: Tensor, scaler: torch.amp.GradScaler) -> float:
+    def loss_and_gradient(self, x: Tensor, y: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
         """Return the loss that is trained, and leave its scaled gradient in `trained`."""
         ...
 
-    def hard_loss(self, x: Tensor, y: Tensor) -> float:
+    def hard_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss under the permutation in force, on the batch of `loss_and_gradient`."""
         ...
 
@@ -143,25 +145,33 @@ def descend(search: Search, data: Data, settings: Settings) -> Matching:
     """Take all steps, or those that are left, and return the best permutation."""
     run = _Run(search, sources(data), settings)
     run.resume()
-    left, done = run.batches(), len(run.losses)
+    left, done = run.batches(), run.done
     for x, y in bar(
         left, settings.method, progress=settings.progress, total=run.steps, unit="step", done=done
     ):
         run.step(x, y)
+    search.midpoint.readings.now([])
     run.selection.finish()
-    best = run.selection.permutation
+    best = permutation_on(run.selection.permutation, torch.device("cpu"))
     return Matching(best, search.objective(best), search.sweeps, tuple(run.losses))
 
 
 class _Run:
-    """One search from its first step, or from a stored one, to its last."""
+    """One search from its first step, or from a stored one, to its last.
+
+    Attributes:
+        steps: how many there are.
+        done: how many were taken.
+        losses: of those whose loss has been read.
+        selection: what is best so far.
+    """
 
     def __init__(self, search: Search, parts: tuple[Examples, ...], settings: Settings) -> None:
         midpoint = search.midpoint
         self._search, self._settings, self._given = search, settings, parts
         self._parts = [on_device(part, midpoint.device) for part in parts]
         self._length = mixture_length(parts, settings.batch_size)
-        self.steps = settings.epochs * self._length
+        self.steps, self.done = settings.epochs * self._length, 0
         self.losses: list[float] = []
         self.selection = SELECTIONS[settings.select](midpoint, self._all_data)
         self._optimizer = settings.optimizer(search.trained)
@@ -182,28 +192,32 @@ class _Run:
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of all steps that are left."""
-        while len(self.losses) < self.steps:
+        while self.done < self.steps:
             self._epoch_state = self._generator.get_state()
-            first = len(self.losses) % self._length
+            first = self.done % self._length
             yield from mixture(self._parts, self._settings.batch_size, self._generator, first=first)
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """Project if it is time, evaluate, select, and move what is trained."""
-        number, every = len(self.losses), self._settings.match_every
+        number, every = self.done, self._settings.match_every
         due = number % every == 0 or number == self.steps - 1
         kept = self._search.project() if due else 1.0
         loss = self._search.loss_and_gradient(x, y, self._scaler)
-        if not math.isfinite(loss):
-            lr = self._optimizer.param_groups[0]["lr"]
-            raise ValueError(f"the loss is {loss} at step {number}: try a smaller lr than {lr}")
+        note = functools.partial(self._note, number, self._optimizer.param_groups[0]["lr"])
+        self._search.midpoint.readings.later([loss], note)
         self.selection.observe(kept, lambda: self._search.hard_loss(x, y))
         scale = self._scaler.get_scale()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._scaler.get_scale() >= scale:  # else float16 overflowed, and no step was taken
             self._scheduler.step()
-        self.losses.append(loss)
+        self.done += 1
         self._save()
+
+    def _note(self, number: int, lr: float, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss is {loss} at step {number}: try a smaller lr than {lr}")
+        self.losses.append(loss)
 
     def resume(self) -> None:
         """Go on from the file, if there is one."""
@@ -220,14 +234,15 @@ class _Run:
         self._scaler.load_state_dict(state["scaler"])
         self._generator.set_state(state["generator"])
         self.losses = state["losses"].tolist()
+        self.done = len(self.losses)
 
     def _save(self) -> None:
-        number = len(self.losses)
-        due = number % self._settings.checkpoint_every == 0 or number == self.steps
+        due = self.done % self._settings.checkpoint_every == 0 or self.done == self.steps
         if self._path is None or not due:
             return
+        self._search.midpoint.readings.now([])  # what has been observed is part of the state
         # Inside an epoch its order is drawn again, and what was seen of it is passed over.
-        within = number % self._length != 0
+        within = self.done % self._length != 0
         state = {
             "trained": self._search.trained,
             "permutation": self._search.midpoint.permutation,

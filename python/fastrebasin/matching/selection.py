@@ -6,12 +6,14 @@ exact where the data fit one batch, else won by lucky batches. The two others ar
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from fastrebasin.data import WeightedBatch
 from fastrebasin.matching.midpoint import Midpoint
+from fastrebasin.matching.readings import Number
 from fastrebasin.permutation import Permutation
 
 __all__ = ["SELECTIONS", "Select", "Selection"]
@@ -24,6 +26,8 @@ _WINDOW = 10  # batches that an average reaches back
 class Selection:
     """Select by the loss on a single batch, as published.
 
+    What is observed counts as soon as its numbers are read; see `readings`.
+
     Attributes:
         permutation: the best so far.
         score: its loss.
@@ -34,7 +38,7 @@ class Selection:
         self.score = math.inf
         self.permutation: Permutation = dict(midpoint.permutation)
 
-    def observe(self, kept: float, batch_loss: Callable[[], float]) -> None:
+    def observe(self, kept: Number, batch_loss: Callable[[], Number]) -> None:
         """Take one step into account.
 
         Args:
@@ -42,7 +46,7 @@ class Selection:
             batch_loss: gives the loss under the midpoint's permutation on this step's batch.
         """
         del kept  # every batch is a draw of its own
-        self._offer(batch_loss(), self._midpoint.permutation)
+        self._offer_later(batch_loss())
 
     def finish(self) -> None:
         """Take what is still pending into account, after the last step."""
@@ -54,6 +58,10 @@ class Selection:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
         self.score, self.permutation = state["score"], state["permutation"]
+
+    def _offer_later(self, score: Number) -> None:
+        permutation = self._midpoint.permutation
+        self._midpoint.readings.later([score], lambda read: self._offer(read, permutation))
 
     def _offer(self, score: float, permutation: Permutation) -> None:
         if score < self.score:
@@ -74,12 +82,16 @@ class _AverageSelection(Selection):
         self._average, self._weight = 0.0, 0.0
         self._current = dict(midpoint.permutation)
 
-    def observe(self, kept: float, batch_loss: Callable[[], float]) -> None:
+    def observe(self, kept: Number, batch_loss: Callable[[], Number]) -> None:
+        take = functools.partial(self._take, self._midpoint.permutation)
+        self._midpoint.readings.later([kept, batch_loss()], take)
+
+    def _take(self, permutation: Permutation, kept: float, loss: float) -> None:
         if kept < 1:
             self.finish()
-            self._current = dict(self._midpoint.permutation)
+            self._current = dict(permutation)
         self._weight = min(self._weight * kept, _WINDOW - 1) + 1
-        self._average += (batch_loss() - self._average) / self._weight
+        self._average += (loss - self._average) / self._weight
 
     def finish(self) -> None:
         if self._weight:
@@ -98,10 +110,19 @@ class _AverageSelection(Selection):
 class _SurrogateSelection(Selection):
     """Select by the loss on all the data, evaluated whenever the permutation has changed."""
 
-    def observe(self, kept: float, batch_loss: Callable[[], float]) -> None:
+    def __init__(self, midpoint: Midpoint, data: Callable[[], Sequence[WeightedBatch]]) -> None:
+        super().__init__(midpoint, data)
+        self._is_first = True
+
+    def observe(self, kept: Number, batch_loss: Callable[[], Number]) -> None:
         del batch_loss
-        if kept < 1 or math.isinf(self.score):
-            self._offer(self._midpoint.mean_loss(self._data()), self._midpoint.permutation)
+        if self._is_first or self._midpoint.readings.known(kept) != 1:
+            self._is_first = False
+            self._offer_later(self._midpoint.mean_loss(self._data()))
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._is_first = math.isinf(self.score)
 
 
 SELECTIONS: Mapping[Select, type[Selection]] = {

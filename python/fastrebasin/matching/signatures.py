@@ -12,8 +12,8 @@ from collections.abc import Set as AbstractSet
 
 import torch
 
-from fastrebasin.assignment import solve_assignment
 from fastrebasin.matching.blocks import Blocks, Term
+from fastrebasin.matching.solving import solve
 from fastrebasin.permutation import Permutation
 
 __all__ = ["match_signatures"]
@@ -34,7 +34,8 @@ def match_signatures(
         cost = u @ v.T if cost is None else cost.addmm_(u, v.T)
     if cost is None:
         return {}
-    return {group: solve_assignment(cost, maximize=True).col_ind.cpu()}
+    (found,) = solve([cost], [None], blocks.readings)
+    return {group: found.col_ind}
 
 
 def _signatures(block: torch.Tensor, term: Term, unknown: list[int]) -> torch.Tensor:

@@ -19,10 +19,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastrebasin.assignment import Assignment, solve_assignment
+from fastrebasin.assignment import Assignment
 from fastrebasin.data import Data
 from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.midpoint import Midpoint
+from fastrebasin.matching.readings import Number
 from fastrebasin.matching.result import Matching
 from fastrebasin.matching.search import (
     OptimizerFactory,
@@ -33,6 +34,7 @@ from fastrebasin.matching.search import (
 )
 from fastrebasin.matching.selection import Select
 from fastrebasin.matching.soft import mix_units, soft_permutation
+from fastrebasin.matching.solving import solve
 from fastrebasin.matching.weights import weight_matching
 from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
 from fastrebasin.saved_state import digest
@@ -148,18 +150,24 @@ class _Sinkhorn:
             self._potentials[group] = torch.zeros(size, dtype=dtype, device=first.device)
         self.trained = list(self._scores.values())
 
-    def project(self) -> float:
+    def project(self) -> Number:
         """Harden the scores: the assignment of the largest sum."""
         self.sweeps += 1
-        found = solve_assignment(
-            [scores.detach().cpu() for scores in self.trained],
-            maximize=True,
-            warm_start=[self._former.get(group) for group in self._scores],
+        midpoint = self.midpoint
+        found = solve(
+            [scores.detach() for scores in self.trained],
+            [self._former.get(group) for group in self._scores],
+            midpoint.readings,
         )
         self._former = dict(zip(self._scores, found, strict=True))
-        return self.midpoint.move_to({group: a.col_ind for group, a in self._former.items()})
+        orders = {group: assignment.col_ind for group, assignment in self._former.items()}
+        moved = {g: (order != midpoint.permutation[g]).any() for g, order in orders.items()}
+        for group, moves in zip(moved, midpoint.readings.now(moved.values()), strict=True):
+            if not moves:
+                orders[group] = midpoint.permutation[group]
+        return midpoint.move_to(orders)
 
-    def loss_and_gradient(self, x: Tensor, y: Tensor, scaler: torch.amp.GradScaler) -> float:
+    def loss_and_gradient(self, x: Tensor, y: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
         """Return the loss of the network merged softly, and leave its gradient in the scores."""
         soft = {}
         for group, scores in self._scores.items():
@@ -175,9 +183,9 @@ class _Sinkhorn:
         }
         loss = self.midpoint.loss(merged, x, y)
         torch.autograd.backward([scaler.scale(loss)], inputs=self.trained)
-        return loss.item()
+        return loss.detach()
 
-    def hard_loss(self, x: Tensor, y: Tensor) -> float:
+    def hard_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss under the permutation in force."""
         return self.midpoint.hard_loss(x, y)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastrebasin import layout
+from fastrebasin.matching.readings import Readings
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["mix_units", "soft_permutation"]
@@ -29,7 +30,7 @@ def soft_permutation(logits: Tensor, potential: Tensor, iterations: int) -> tupl
         logits: shape (n, n), float32 or float64; may require a gradient.
         potential: shape (n,), logarithms of the columns' factors to start from, such as those that
             were found for similar logits.
-        iterations: at most so many times all rows, then all columns.
+        iterations: so many times all rows, then all columns; on the CPU at most.
 
     Returns:
         The doubly stochastic matrix, differentiable in `logits`, and the columns' potential.
@@ -41,13 +42,14 @@ def soft_permutation(logits: Tensor, potential: Tensor, iterations: int) -> tupl
 
     Source: Sinkhorn and Knopp 1967, doi:10.2140/pjm.1967.21.343.
     """
-    fixed, columns = logits.detach(), potential
+    fixed, columns, readings = logits.detach(), potential, Readings(logits.device)
     tolerance = torch.finfo(logits.dtype).eps ** 0.5
     rows = -torch.logsumexp(fixed + columns, 1)
     for _ in range(iterations):
         columns = -torch.logsumexp(fixed + rows[:, None], 0)
         better = -torch.logsumexp(fixed + columns, 1)
-        if (better - rows).abs().max() < tolerance:
+        change = readings.known((better - rows).abs().max())
+        if change is not None and change < tolerance:
             break  # columns sum to one, and rows nearly do
         rows = better
     else:

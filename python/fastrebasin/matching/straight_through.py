@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fastrebasin.data import Data
 from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.midpoint import Midpoint
+from fastrebasin.matching.readings import Number
 from fastrebasin.matching.result import Matching
 from fastrebasin.matching.search import (
     OptimizerFactory,
@@ -135,10 +136,9 @@ class _StraightThrough:
         self._target = midpoint.state_dict(latent)
         self._max_sweeps = max_sweeps
         self._generator = torch.Generator().manual_seed(seed)
-        self._loss = 0.0
         self.forget()
 
-    def project(self) -> float:
+    def project(self) -> Number:
         """Find the permutation of B that is nearest to the latent weights."""
         self._matcher.set_target(self._target)
         permutation, sweeps = self._matcher.match(
@@ -147,7 +147,7 @@ class _StraightThrough:
         self.sweeps += sweeps
         return self.midpoint.move_to(permutation)
 
-    def loss_and_gradient(self, x: Tensor, y: Tensor, scaler: torch.amp.GradScaler) -> float:
+    def loss_and_gradient(self, x: Tensor, y: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
         """Return the midpoint's loss; its gradient goes straight through to the latent weights."""
         merged = list(self.midpoint.merged.values())
         loss = self.midpoint.loss(self.midpoint.merged, x, y)
@@ -157,10 +157,10 @@ class _StraightThrough:
         for latent, leaf in zip(self.trained, merged, strict=True):
             latent.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
             leaf.grad = None
-        self._loss = loss.item()
+        self._loss = loss.detach()
         return self._loss
 
-    def hard_loss(self, x: Tensor, y: Tensor) -> float:
+    def hard_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss under the permutation in force, which is the one that is trained."""
         del x, y
         return self._loss
@@ -173,7 +173,9 @@ class _StraightThrough:
     def forget(self) -> None:
         """Begin with no assignment to start the next ones from."""
         target = self.midpoint.state_dict(self.midpoint.a)
-        self._matcher = WeightMatcher(self.midpoint.spec, target, self.midpoint.params_b)
+        self._matcher = WeightMatcher(
+            self.midpoint.spec, target, self.midpoint.params_b, self.midpoint.readings
+        )
 
     def state(self) -> dict[str, Any]:
         """Return the sweeps so far, and where the order of groups comes from."""

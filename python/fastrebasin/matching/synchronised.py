@@ -38,11 +38,13 @@ from fastrebasin._progress import bar
 from fastrebasin.checkpoints import check_finite, misfits
 from fastrebasin.matching.descent import WeightMatcher
 from fastrebasin.matching.frank_wolfe import frank_wolfe
+from fastrebasin.matching.readings import Number, Readings, common_device
 from fastrebasin.permutation import (
     Permutation,
     compose,
     identity_permutation,
     invert,
+    permutation_on,
     permute_units,
 )
 from fastrebasin.spec import PermutationSpec, is_running_statistic
@@ -140,8 +142,9 @@ def synchronised_matching(
         found = [universe.ascend(start, seed, max_sweeps, progress=progress) for start in starts]
     best = max(found, key=lambda ascent: ascent.objective)
     onto_anchor = invert(best.permutations[anchor])
+    final = (compose(permutation, onto_anchor) for permutation in best.permutations)
     return SynchronisedMatching(
-        tuple(compose(permutation, onto_anchor) for permutation in best.permutations),
+        tuple(permutation_on(permutation, torch.device("cpu")) for permutation in final),
         best.objective,
         sum(len(ascent.objectives) for ascent in found),
         best.objectives,
@@ -160,7 +163,7 @@ class _Universe:
     Attributes:
         spec: bound.
         params: the parameters of each model that are compared.
-        permutations: of each model.
+        permutations: of each model, on the models' device.
     """
 
     def __init__(self, spec: PermutationSpec, params: Sequence[Mapping[str, Tensor]]) -> None:
@@ -171,13 +174,14 @@ class _Universe:
         self.params = [{n: model[n].detach().to(dtype) for n in names} for model in params]
         # A spec wants all of its tensors, those that aren't compared too.
         whole = [{**model, **wide} for model, wide in zip(params, self.params, strict=True)]
-        self._matchers = [WeightMatcher(spec, model, model) for model in whole]
-        self._moved: list[Mapping[str, Tensor]] = list(self.params)
-        self.permutations = [identity_permutation(spec.sizes) for _ in params]
+        self._readings = Readings(common_device(params[0].values()))
+        self._matchers = [WeightMatcher(spec, model, model, self._readings) for model in whole]
+        self.place([identity_permutation(spec.sizes) for _ in params])
 
     def place(self, permutations: Sequence[Permutation]) -> None:
         """Move the models from where they were given."""
-        self.permutations = list(permutations)
+        device = self._readings.device
+        self.permutations = [permutation_on(permutation, device) for permutation in permutations]
         self._moved = [self._move(k) for k in range(len(self.params))]
 
     def anchored(self, anchor: int, seed: int) -> list[Permutation]:
@@ -201,7 +205,7 @@ class _Universe:
         """Return the permutations that Frank-Wolfe finds from a start."""
         self.place(start)
         found = frank_wolfe(self.spec, self._moved, steps=_STEPS, progress=progress)
-        return [compose(first, then) for first, then in zip(start, found, strict=True)]
+        return [compose(*two) for two in zip(self.permutations, found, strict=True)]
 
     def ascend(
         self, start: Sequence[Permutation], seed: int, max_sweeps: int, *, progress: bool
@@ -222,7 +226,7 @@ class _Universe:
                 matcher.set_target(_sum(others))
                 found, _ = matcher.match(before, generator, _MAX_SWEEPS)
                 settled += 1
-                if any(not torch.equal(order, before[group]) for group, order in found.items()):
+                if any(not self._readings.same(order, before[g]) for g, order in found.items()):
                     self.permutations[k] = found
                     self._moved[k] = self._move(k)
                     settled = 1
@@ -230,12 +234,12 @@ class _Universe:
 
     def objective(self) -> float:
         """Return the sum over pairs of models of their inner products."""
-        total = 0.0
+        total: Number = 0.0
         for name in self._moved[0]:
             models = [model[name].double() for model in self._moved]
-            squares = [model.square().sum().item() for model in models]
-            total += (torch.stack(models).sum(0).square().sum().item() - sum(squares)) / 2
-        return total
+            squares = [model.square().sum() for model in models]
+            total = total + (torch.stack(models).sum(0).square().sum() - sum(squares)) / 2
+        return self._readings.now([total])[0]
 
     def _move(self, k: int) -> dict[str, Tensor]:
         return {

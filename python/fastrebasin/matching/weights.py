@@ -18,12 +18,18 @@ import torch
 
 from fastrebasin.matching.descent import Order, WeightMatcher
 from fastrebasin.matching.result import Matching
-from fastrebasin.permutation import Permutation, check_permutation, identity_permutation
+from fastrebasin.permutation import (
+    Permutation,
+    check_permutation,
+    identity_permutation,
+    permutation_on,
+)
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["weight_matching"]
 
 _MAX_SWEEPS = 1000
+_HOST = torch.device("cpu")  # where permutations are the caller's
 
 
 def weight_matching(
@@ -42,8 +48,9 @@ def weight_matching(
 
     Args:
         spec: which axes share a permutation.
-        params_a, params_b: state dicts of equal shapes; float32 or wider is computed in its own
-            dtype, narrower in float32, sums in float64. BatchNorm statistics take no part.
+        params_a, params_b: state dicts of equal shapes on one device, which they don't leave;
+            float32 or wider is computed in its own dtype, narrower in float32, sums in float64.
+            BatchNorm statistics take no part.
         init: where to start: "anchored", the default, where each group is first matched by the
             blocks that only fixed axes and groups matched before touch besides, the group of which
             most is known first; "identity", as published; a permutation; or a former `Matching` of
@@ -62,8 +69,8 @@ def weight_matching(
         of a start only confirms that no group moves.
 
     Raises:
-        ValueError: shapes of A, B and the spec don't fit together, `init` doesn't fit, an option is
-            out of range, or weights are not finite.
+        ValueError: shapes of A, B and the spec don't fit together, or lie on several devices,
+            `init` doesn't fit, an option is out of range, or weights are not finite.
 
     Example:
         >>> from fastrebasin import PermutationSpec, apply_permutation
@@ -83,7 +90,7 @@ def weight_matching(
 
     def note(permutation: Permutation, gain: float) -> None:
         if callback is not None:
-            callback(next(numbers), permutation, gain)
+            callback(next(numbers), permutation_on(permutation, _HOST), gain)
 
     found = []
     for start in _starts(matcher, init, restarts, generator):
@@ -106,7 +113,7 @@ def _descend(
         note(permutation, gain)
     objective = matcher.objective(permutation)
     return Matching(
-        permutation,
+        permutation_on(permutation, _HOST),
         objective,
         len(gains),
         objectives=tuple(objective - sum(gains[k + 1 :]) for k in range(len(gains))),

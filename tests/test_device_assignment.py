@@ -20,7 +20,7 @@ LARGE = [(700, 700), (513, 1200), (1500, 1500)]
 
 
 def by_the_cpu(
-    stacks: Sequence[Tensor], warm: Sequence[Any], maximize: bool
+    stacks: Sequence[Tensor], _: Sequence[Any], maximize: bool
 ) -> list[_native.DeviceSolutions]:
     found = []
     for stack in stacks:
@@ -79,7 +79,7 @@ def assert_right(cost: np.ndarray[Any, Any], found: Assignment, maximize: bool) 
 def test_answers_prove_themselves(structure: str, dtype: type, maximize: bool, device: str) -> None:
     rng = np.random.default_rng(0)
     for shape in SHAPES if device == "cpu" else SHAPES + LARGE:
-        cost = STRUCTURES[structure](rng, *shape).astype(dtype)
+        cost: Any = STRUCTURES[structure](rng, *shape).astype(dtype)
         for each in (cost, with_forbidden_edges(cost, rng, maximize, 0.5)):
             found = solve(torch.from_numpy(each).to(device), maximize)
             assert found.col_ind.device.type == device
@@ -167,7 +167,7 @@ def test_bad_arguments_are_refused(device: str) -> None:
         solve(cost[0], False)
     with pytest.raises(ValueError, match=r"warm_start must be of a problem of shape \(2, 2\)"):
         solve(cost[:2, :2], False, solve(cost, False))
-    with pytest.raises(TypeError, match="cost must be a dense real tensor, got torch.complex64"):
+    with pytest.raises(TypeError, match=r"cost must be a dense real tensor, got torch\.complex64"):
         solve(cost.to(torch.complex64), False)
     with pytest.raises(ValueError, match="must hold integers below"):
         solve(torch.full((2, 2), 2**60, device=device), False)

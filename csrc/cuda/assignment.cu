@@ -9,36 +9,12 @@
 #include <algorithm>
 
 #include "cuda/assignment.hpp"
-#include "cuda/assignment/solver.cuh"
-#include "cuda/assignment/stages.cuh"
+#include "cuda/assignment/group.cuh"
+#include "cuda/assignment/problem.cuh"
 #include "cuda/launch.cuh"
 
 namespace fastrebasin::cuda {
 namespace {
-
-// Threads of a block that makes a pass, a warp for each row.
-constexpr int pass_threads = 256;
-constexpr int pass_rows = pass_threads / warp_lanes;
-// Stacks in one launch: as many as its arguments have room for.
-constexpr int most_stacks = 24;
-
-// A stack of problems, and where its blocks begin in a launch of each kind.
-struct Task {
-  AssignmentStack stack;
-  char* workspace;
-  std::size_t problem_bytes;
-  std::int64_t first_problem, first_row_block, first_column_block;
-  int row_blocks, column_blocks;  // of each problem
-};
-
-struct Group {
-  Task tasks[most_stacks];
-  int count;
-  bool maximize;
-  std::int64_t problems, row_blocks, column_blocks;
-  std::int64_t most_rows, most_cols;
-};
-static_assert(sizeof(Group) <= 4096, "the arguments of a launch have no more room");
 
 template <typename T>
 std::size_t problem_bytes(const AssignmentStack& stack) {
@@ -49,151 +25,6 @@ std::size_t problem_bytes(const AssignmentStack& stack) {
 
 std::size_t problem_bytes(const AssignmentStack& stack) {
   return stack.is_double ? problem_bytes<double>(stack) : problem_bytes<float>(stack);
-}
-
-template <typename T>
-__device__ Problem<T> problem_of(const Task& task, std::int64_t index, bool maximize) {
-  const AssignmentStack& stack = task.stack;
-  Room room(task.workspace + index * task.problem_bytes);
-  Problem<T> problem(room, int(stack.rows), int(stack.cols));
-  problem.costs = static_cast<const T*>(stack.costs) + index * stack.batch_stride;
-  problem.row_stride = stack.row_stride;
-  problem.sign = maximize ? T(-1) : T(1);
-  constexpr std::size_t together = sizeof(typename Pack<T>::Vector);
-  problem.aligned = reinterpret_cast<std::uintptr_t>(problem.costs) % together == 0 &&
-                    stack.row_stride % Pack<T>::width == 0;
-  return problem;
-}
-
-// The task of a block, by where the blocks of each begin.
-__device__ const Task& task_of(const Group& group, std::int64_t Task::* first, std::int64_t block) {
-  int number = 0;
-  while (number + 1 < group.count && group.tasks[number + 1].*first <= block) ++number;
-  return group.tasks[number];
-}
-
-__device__ bool is_solvable(const State& state) { return !state.invalid && !state.infeasible; }
-
-// Calls visit(problem, stack, index in the stack) for the problem of each block.
-template <typename T, typename Visit>
-__device__ void visit_problem(const Group& group, Visit visit) {
-  const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
-  const std::int64_t index = blockIdx.x - task.first_problem;
-  visit(problem_of<T>(task, index, group.maximize), task.stack, index);
-}
-
-__device__ Former former_of(const AssignmentStack& stack, std::int64_t index) {
-  if (!stack.warm_col4row) return {nullptr, nullptr};
-  return {stack.warm_col4row + index * stack.rows, stack.warm_col_duals + index * stack.cols};
-}
-
-template <typename T>
-__global__ void __launch_bounds__(pass_threads) start_all(const __grid_constant__ Group group) {
-  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
-    start(problem, former_of(stack, index), shared_memory<double[most_warps]>());
-  });
-}
-
-// Calls visit(problem, row) for the row of each warp.
-template <typename T, typename Visit>
-__device__ void visit_rows(const Group& group, Visit visit) {
-  const Task& task = task_of(group, &Task::first_row_block, blockIdx.x);
-  const std::int64_t block = blockIdx.x - task.first_row_block;
-  const int row = int(block % task.row_blocks) * pass_rows + threadIdx.x / warp_lanes;
-  if (row >= task.stack.rows) return;
-  visit(problem_of<T>(task, block / task.row_blocks, group.maximize), row);
-}
-
-template <typename T>
-__global__ void __launch_bounds__(pass_threads) inspect_rows(const __grid_constant__ Group group) {
-  visit_rows<T>(group, [](const Problem<T>& problem, int row) { inspect(problem, row); });
-}
-
-template <typename T>
-__global__ void __launch_bounds__(most_threads)
-    find_all_dead_columns(const __grid_constant__ Group group) {
-  const Task& task = task_of(group, &Task::first_column_block, blockIdx.x);
-  const std::int64_t block = blockIdx.x - task.first_column_block;
-  find_dead_columns(problem_of<T>(task, block / task.column_blocks, group.maximize),
-                    int(block % task.column_blocks) * warp_lanes, shared_memory<int[warp_lanes]>());
-}
-
-template <typename T>
-__global__ void __launch_bounds__(pass_threads)
-    set_aside_all_dead_columns(const __grid_constant__ Group group) {
-  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
-    set_aside_dead_columns(problem, shared_memory<double[most_warps]>());
-    __syncthreads();
-    take_pairs(problem, former_of(stack, index));
-  });
-}
-
-// Before each step; prices to start from haven't changed since the first one.
-template <typename T>
-__global__ void __launch_bounds__(pass_threads)
-    list_rows(const __grid_constant__ Group group, int step) {
-  visit_rows<T>(group, [step](const Problem<T>& problem, int row) {
-    const State& state = *problem.state;
-    if (!is_solvable(state) || problem.is_dead_row(row) || (step > 0 && state.warm)) return;
-    list_row(problem, row);
-  });
-}
-
-// The last step of a problem; those before it are the auction's phases.
-constexpr int last_step = usual_phases;
-
-// A block for each problem. Meant for hundreds of rows to some ten thousand.
-template <typename T>
-__global__ void __launch_bounds__(most_threads)
-    solve_all(const __grid_constant__ Group group, int step, std::size_t shared_bytes) {
-  Block<T>& block = shared_memory<Block<T>>();
-  const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
-  const std::int64_t index = blockIdx.x - task.first_problem;
-  if (threadIdx.x == 0) {
-    block.problem = problem_of<T>(task, index, group.maximize);
-    block.stale = block.dead_out = block.dead_left = 0;
-  }
-  __syncthreads();
-  Problem<T>& problem = block.problem;
-  const int rows = problem.rows, cols = problem.cols;
-  if (!is_solvable(*problem.state)) return;
-  if (step > 0 && step < last_step && problem.state->warm) return;
-  const Working slow = problem.columns;
-  Room room(reinterpret_cast<char*>(&block + 1));
-  const Working fast = slow.moved(room, shared_bytes - sizeof(Block<T>), rows, cols);
-  for_each_thread(cols + 1, [&](int j) {
-    fast.price[j] = slow.price[j];
-    fast.holder[j] = slow.holder[j];
-  });
-  for_each_thread(rows, [&](int row) { fast.partner[row] = slow.partner[row]; });
-  __syncthreads();
-  if (threadIdx.x == 0) problem.columns = fast;
-  __syncthreads();
-  Solver<T> solver(block);
-  step < last_step ? solver.run_phase(step) : solver.finish();
-  __syncthreads();
-  for_each_thread(cols + 1, [&](int j) {
-    slow.price[j] = fast.price[j];
-    slow.holder[j] = fast.holder[j];
-  });
-  for_each_thread(rows, [&](int row) { slow.partner[row] = fast.partner[row]; });
-}
-
-template <typename T>
-__global__ void __launch_bounds__(pass_threads) certify_rows(const __grid_constant__ Group group) {
-  visit_rows<T>(group, [](const Problem<T>& problem, int row) {
-    if (is_solvable(*problem.state)) certify(problem, row);
-  });
-}
-
-template <typename T>
-__global__ void __launch_bounds__(pass_threads) report_all(const __grid_constant__ Group group) {
-  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
-    const Found found{stack.col4row + index * stack.rows, stack.row_duals + index * stack.rows,
-                      stack.col_duals + index * stack.cols, stack.gap + index,
-                      stack.status + index};
-    report(problem, found, shared_memory<double[most_warps]>());
-  });
 }
 
 std::int64_t quotient(std::int64_t dividend, std::int64_t divisor) {
@@ -217,36 +48,6 @@ char* add(Group& group, const AssignmentStack& stack, char* free) {
   group.most_rows = std::max(group.most_rows, stack.rows);
   group.most_cols = std::max(group.most_cols, stack.cols);
   return free + stack.batch * task.problem_bytes;
-}
-
-// As many threads as there are rows, or words of bits for columns, in a power of two.
-unsigned threads_for(std::int64_t rows, std::int64_t cols) {
-  unsigned threads = 64;
-  while (threads < most_threads && threads < std::max(rows, cols / bits_of_word)) threads *= 2;
-  return threads;
-}
-
-template <typename T>
-void run(const Group& group, int device, Stream stream) {
-  constexpr std::size_t parts = most_warps * sizeof(double);
-  const auto problems = unsigned(group.problems), rows = unsigned(group.row_blocks);
-  const auto columns = unsigned(group.column_blocks);
-  const unsigned threads = threads_for(group.most_rows, group.most_cols);
-  Room room(nullptr);
-  Working(room, int(group.most_rows), int(group.most_cols));
-  const std::size_t most = most_shared_memory(device);
-  const std::size_t shared = std::min(sizeof(Block<T>) + room.taken(), most);
-  allow_shared_memory(solve_all<T>, most);  // always the same, as threads may call at once
-  launch(start_all<T>, problems, pass_threads, parts, stream, group);
-  launch(inspect_rows<T>, rows, pass_threads, 0, stream, group);
-  launch(find_all_dead_columns<T>, columns, threads, parts, stream, group);
-  launch(set_aside_all_dead_columns<T>, problems, pass_threads, parts, stream, group);
-  for (int step = 0; step <= last_step; ++step) {
-    launch(list_rows<T>, rows, pass_threads, 0, stream, group, step);
-    launch(solve_all<T>, problems, threads, shared, stream, group, step, shared);
-  }
-  launch(certify_rows<T>, rows, pass_threads, 0, stream, group);
-  launch(report_all<T>, problems, pass_threads, parts, stream, group);
 }
 
 template <typename T>

@@ -35,7 +35,8 @@ def pair(name: str, seed: int) -> Pair:
     torch.manual_seed(seed)
     spec = resnet() if name == "ResNet20" else mlp(3)
     makes = resnet20 if name == "ResNet20" else lambda: MLP(20, (24, 22, 20), 5)
-    a, b = (makes().state_dict() for _ in range(2))
+    dtype = torch.float64 if "float64" in name else torch.float32
+    a, b = (makes().to(dtype).state_dict() for _ in range(2))
     return spec.bind(a), a, b
 
 
@@ -45,7 +46,9 @@ def assert_equal(first: Permutation, second: Permutation) -> None:
 
 
 @pytest.mark.parametrize("start", ["identity", "anchored"])
-@pytest.mark.parametrize("name", ["ResNet20", "MLP", *(n for n in CASES if n not in SLOW)])
+@pytest.mark.parametrize(
+    "name", ["ResNet20", "MLP", "float64 MLP", *(n for n in CASES if n not in SLOW)]
+)
 @pytest.mark.usefixtures("there")
 def test_decides_as_on_the_cpu(name: str, start: Any) -> None:
     spec, a, b = pair(name, 0)

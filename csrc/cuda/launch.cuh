@@ -44,19 +44,22 @@ inline std::size_t most_shared_memory(int device) {
   return std::size_t(bytes);
 }
 
-// Makes a device current, and the former one at its end.
+// Makes a device current, and the former one at its end. To make one current that is already would
+// be no harm, but to go back to one that was never used would give it a context.
 class OnDevice {
  public:
-  explicit OnDevice(int device) {
+  explicit OnDevice(int device) : device_(device) {
     check(cudaGetDevice(&former_), "tell the current device");
-    check(cudaSetDevice(device), "use the device");
+    if (former_ != device_) check(cudaSetDevice(device_), "use the device");
   }
-  ~OnDevice() { cudaSetDevice(former_); }
+  ~OnDevice() {
+    if (former_ != device_) cudaSetDevice(former_);
+  }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
-  int former_ = 0;
+  int device_, former_ = 0;
 };
 
 // A block's dynamic shared memory, as one T without initial values. Kernels use no other kind.

@@ -38,9 +38,13 @@ def solve_on_device(
 
     Returns:
         For each: the columns given to rows, duals, gaps, and what `check_status` reads.
+
+    Raises:
+        ValueError: this build has no kernels for the device.
     """
     stacks, formers = [], []
     for cost, former in zip(costs, warm, strict=True):
+        _check_kernels(cost, "costs")
         _, n, m = cost.shape
         stack = (cost.mT if n > m else cost).detach().resolve_neg()
         stacks.append(stack if stack.stride(2) == 1 or stack.shape[2] == 1 else stack.contiguous())
@@ -143,8 +147,7 @@ def _as_device_costs(cost: Tensor, argument: str) -> Tensor:
         ValueError: integers that float64 can't tell apart, or no kernels in this build.
         TypeError: it is sparse, complex or quantized.
     """
-    if not _native.cuda_built():
-        _native.as_array(cost, argument)  # says what to do
+    _check_kernels(cost, argument)
     dtype = cost.dtype
     if dtype.is_complex or cost.is_quantized or cost.layout != torch.strided:
         raise TypeError(
@@ -161,6 +164,18 @@ def _as_device_costs(cost: Tensor, argument: str) -> Tensor:
             )
         return wide
     return cost.float()
+
+
+def _check_kernels(cost: Tensor, argument: str) -> None:
+    if not cost.is_cuda or _native.runs_on(cost.device):
+        return
+    if not _native.cuda_built():
+        _native.as_array(cost, argument)  # says what to do
+    capability = ".".join(map(str, torch.cuda.get_device_capability(cost.device)))
+    raise ValueError(
+        f"{argument} must be on a device of compute capability 8.0 or newer, "
+        f"got {cost.device} with {capability}: move it with .cpu()"
+    )
 
 
 def _turned(solution: DeviceSolutions) -> DeviceSolutions:

@@ -32,7 +32,8 @@ struct Group {
   std::int64_t problems, row_blocks, column_blocks;
   std::int64_t most_rows, most_cols;
 };
-static_assert(sizeof(Group) <= 4096, "the arguments of a launch have no more room");
+static_assert(sizeof(Group) + 2 * sizeof(std::size_t) <= 4096,
+              "the arguments of a launch have no more room");
 
 // Solves a group's problems, whose costs are of one type.
 template <typename T>

@@ -24,6 +24,7 @@ from fastrebasin._native.device import (
     cuda_build,
     cuda_built,
     has_cross_moments,
+    runs_on,
     solve_device_assignments,
     summed_products,
 )
@@ -31,7 +32,8 @@ from fastrebasin._native.device import (
 __all__ = [
     "CrossMoments", "DeviceSolutions", "Factors", "Observations", "Solutions", "as_array",
     "cross_moments", "cuda_build", "cuda_built", "gather_kernels", "has_cross_moments",
-    "linear_sum_assignment", "solve_assignments", "solve_device_assignments", "summed_products",
+    "linear_sum_assignment", "runs_on", "solve_assignments", "solve_device_assignments",
+    "summed_products",
 ]  # fmt: skip
 
 _NO_CUDA = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,9 +15,10 @@ from fastrebasin._unit_pairs import ELEMENTS, aligned
 
 __all__ = [
     "CrossMoments", "DeviceSolutions", "Factors", "Observations", "cross_moments", "cuda_build",
-    "cuda_built", "has_cross_moments", "solve_device_assignments", "summed_products",
+    "cuda_built", "has_cross_moments", "runs_on", "solve_device_assignments", "summed_products",
 ]  # fmt: skip
 
+_OLDEST = (8, 0)  # compute capability of the oldest devices that the kernels are for
 # By the numbers that the core knows them by.
 _PRECISIONS: dict[Precision, int] = {"highest": 0, "high": 1, "medium": 2}
 
@@ -104,10 +106,16 @@ class CrossMoments(NamedTuple):
     shift_y: torch.Tensor  # (m)
 
 
+@functools.lru_cache
+def runs_on(device: torch.device) -> bool:
+    """Whether the core has kernels that a CUDA device can run."""
+    return cuda_built() and torch.cuda.get_device_capability(device) >= _OLDEST
+
+
 def has_cross_moments(x: torch.Tensor, y: torch.Tensor) -> bool:
     """Whether the core has kernels for two tensors' device and dtypes, and there is any work."""
     known = x.dtype in ELEMENTS and y.dtype in ELEMENTS
-    return x.is_cuda and cuda_built() and known and x.numel() > 0 and y.numel() > 0
+    return x.is_cuda and runs_on(x.device) and known and x.numel() > 0 and y.numel() > 0
 
 
 def cross_moments(

@@ -170,6 +170,8 @@ void test_warm_starts() {
       Batch<float> next({matrix}), other({matrix_of(Structure::uniform, shape, maximize)});
       solve_stacks({next.stack(&former)}, maximize);
       check_batch(next, maximize);
+      solve_stacks({former.stack(&next)}, maximize);  // what was dead had drifted apart
+      check_batch(former, maximize);
       solve_stacks({other.stack(&next)}, maximize);
       check_batch(other, maximize);
     });

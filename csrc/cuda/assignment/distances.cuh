@@ -231,11 +231,13 @@ class Distances {
       for (Bits rest = bits; rest; rest &= rest - 1) {
         const int k = __ffsll(rest) - 1, j = first + k * stride;
         const double at = this->at(j);
-        if (is_end(j)) {
+        const bool end = is_end(j);
+        if (end && at < own.end) own.end = at;
+        // Dead columns have rows to go on from even while some of them are free.
+        if (end && j < problem_.cols) {
           bits &= ~(Bits{1} << k);
-          own.end = at < own.end ? at : own.end;
-        } else {
-          own.open = at < own.open ? at : own.open;
+        } else if (at < own.open) {
+          own.open = at;
         }
       }
       word = bits;

@@ -16,7 +16,7 @@ from fastrebasin import Assignment, _native, linear_sum_assignment, solve_assign
 from fastrebasin.device_assignment import as_device_stack, solve_on_device, solve_stacks
 
 SHAPES = [(1, 1), (1, 7), (7, 1), (33, 33), (64, 65), (150, 40), (40, 150), (200, 200)]
-LARGE = [(700, 700), (513, 1200), (1500, 1500)]
+LARGE = [(400, 400), (513, 700)]
 
 
 def by_the_cpu(
@@ -80,7 +80,8 @@ def test_answers_prove_themselves(structure: str, dtype: type, maximize: bool, d
     rng = np.random.default_rng(0)
     for shape in SHAPES if device == "cpu" else SHAPES + LARGE:
         cost: Any = STRUCTURES[structure](rng, *shape).astype(dtype)
-        for each in (cost, with_forbidden_edges(cost, rng, maximize, 0.5)):
+        forbidden = [] if shape in LARGE else [with_forbidden_edges(cost, rng, maximize, 0.5)]
+        for each in (cost, *forbidden):
             found = solve(torch.from_numpy(each).to(device), maximize)
             assert found.col_ind.device.type == device
             assert_right(each, found, maximize)
@@ -194,6 +195,7 @@ class TestOnDevice:
         with pytest.raises(ValueError, match=r"got 1 matrices on the CPU and 1 on cuda:0"):
             solve_assignment([cost, cost.cpu()])
 
+    @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
     def test_nothing_waits_and_a_graph_captures_it(self) -> None:
         costs = [torch.rand(3, 100, 100, device="cuda"), torch.rand(1, 40, 60, device="cuda")]
         solve_on_device(costs, [None, None], False)

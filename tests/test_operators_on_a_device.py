@@ -72,6 +72,7 @@ def test_a_device_tells_of_missing_solutions_by_negative_columns() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device found")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_nothing_waits_for_the_device() -> None:
     assert_missing_solutions_are_told(lambda costs: linear_assignment(costs.cuda()))
     cost = torch.rand(2, 40, 30, device="cuda")

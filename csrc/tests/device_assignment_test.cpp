@@ -1,6 +1,6 @@
 // The assignment solver of a CUDA device, on the shim: each answer must prove itself optimal, as
 // those of the CPU must. Inputs, results and workspace have exactly their size: a sanitizer sees
-// any access beyond them.
+// any access beyond them. The argument `few` leaves out what takes minutes.
 
 #include <cstdio>
 #include <limits>
@@ -109,15 +109,19 @@ Matrix matrix_of(Structure structure, const Shape& shape, bool maximize, int see
   return make(structure, shape.first, shape.second, random, maximize ? -infinity : infinity);
 }
 
+// Every structure both ways; of few cases one way each, in turn.
 template <typename Visit>
 void for_each_structure(const char* sweep, const Shape& shape, Visit visit) {
+  static int turn = 0;
   for (const Structure structure : structures)
     for (const bool maximize : {false, true}) {
+      if (few && (int(structure) + turn) % 2 == int(maximize)) continue;
       current_case = std::string(sweep) + ", structure " + std::to_string(int(structure)) + ", " +
                      std::to_string(shape.first) + " x " + std::to_string(shape.second) +
                      (maximize ? ", maximise" : "");
       visit(structure, maximize);
     }
+  ++turn;
 }
 
 // Around the tails of teams, of warps and of lists.
@@ -137,7 +141,8 @@ void test_shapes() {
 void test_batches() {
   std::uint64_t seed = 1;
   for_each_structure("batches", {33, 33}, [&](Structure structure, bool maximize) {
-    const Shape shapes[] = {{33, 33}, {17, 30}, {65, 65}};
+    std::vector<Shape> shapes = {{33, 33}, {17, 30}};
+    if (!few) shapes.push_back({65, 65});
     std::vector<Batch<float>> alone, together;
     std::vector<AssignmentStack> stacks;
     for (const Shape& shape : shapes) {

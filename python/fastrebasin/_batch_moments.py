@@ -76,7 +76,8 @@ def _about_means(count: int, sums: _native.CrossMoments) -> BatchMoments:
         sums.shift_y + rest_y,
         sums.squares_x.addcmul_(rest_x, rest_x, value=-count),
         sums.squares_y.addcmul_(rest_y, rest_y, value=-count),
-        sums.products.addr_(rest_x, rest_y, alpha=-count),
+        # Each product first, so that those of x with itself stay symmetric.
+        sums.products.sub_(torch.outer(rest_x, rest_y).mul_(count)),
     )
 
 

@@ -23,20 +23,20 @@ class Auction {
       : block_(block), problem_(block.problem), columns_(block.problem.columns) {}
 
   // Rows that have a column within `tolerance` of their best keep it; the others bid, for so many
-  // rounds or until `few` are left. Once more if too many rows want a dead column: their price
-  // falls in between. Returns how many are left. All threads meet.
+  // rounds or until `few` are left. Without tolerance once more if too many rows want a dead
+  // column: their price falls in between. Returns how many are left. All threads meet.
   __device__ int phase(double tolerance, int few, int rounds) {
     for (int turn = 1;; ++turn) {
       const int left = sell(tolerance, few, rounds);
-      const int excess = tolerance > 0 ? block_.out - dead_cols() : block_.refused;
+      const bool enough = block_.refused <= problem_.rows / few_refused;
       __syncthreads();
-      if (excess <= problem_.rows / few_excess || turn == most_turns) return left;
+      if (enough || turn == most_turns) return left;
     }
   }
 
  private:
   static constexpr int dropped = -2;
-  static constexpr int most_turns = 8, few_excess = 64;
+  static constexpr int most_turns = 3, few_refused = 64;
   static constexpr int enough_stale = 32;
 
   __device__ int sell(double tolerance, int few, int rounds) {
@@ -58,7 +58,7 @@ class Auction {
       __syncthreads();
       for_each_thread(active, [&](int k) { compete(k, queue[k]); });
       __syncthreads();
-      open = tolerance > 0 || block_.out + block_.wanting_out[round % 2] <= dead_cols();
+      open = tolerance > 0 || block_.out + block_.wanting_out[round % 2] <= room();
       push_each(active, columns_.queues[1 - round % 2], block_.counts[next],
                 [&](int k) { return resolve(k, queue[k], open); });
       waiting = block_.stale;
@@ -82,7 +82,7 @@ class Auction {
     __syncthreads();
   }
 
-  __device__ int dead_cols() const { return problem_.state->dead_cols; }
+  __device__ int room() const { return problem_.state->room; }
 
   // Rows got all the dead columns that they bid for in one round, or none.
   __device__ void settle_out(int parity, bool open) {
@@ -101,7 +101,7 @@ class Auction {
       block_.out = block_.wanting_out[0] = block_.wanting_out[1] = block_.refused = 0;
     }
     find_pair_costs(problem_);
-    const bool all = dead_cols() > 0;
+    const bool all = room() > 0;
     find_best(block_, problem_.rows, [&](int row) {
       return columns_.partner[row] != none || (all && !problem_.is_dead_row(row)) ? row : none;
     });
@@ -139,12 +139,12 @@ class Auction {
   // Lowers the price of dead columns until no more rows want one than there are: to what the first
   // row that gets none would pay. Halves the bits between the prices that are too high, and not.
   __device__ void price_dead_columns() {
-    if (dead_cols() == 0 || wanting_out_at(columns_.price[problem_.cols]) <= dead_cols()) return;
+    if (room() == 0 || wanting_out_at(columns_.price[problem_.cols]) <= room()) return;
     Bits low = 0, high = ordered(columns_.price[problem_.cols]);
     while (low + 1 < high) {
       const Bits middle = low + (high - low) / 2;
       const double price = number_of(middle);
-      const bool enough = price != price || wanting_out_at(price) <= dead_cols();
+      const bool enough = price != price || wanting_out_at(price) <= room();
       (enough ? low : high) = middle;
     }
     __syncthreads();
@@ -162,12 +162,10 @@ class Auction {
     int col = dropped;
     if (best > bound) {
       push(problem_.stale, block_.stale, row);
-    } else if (!(best < infinity)) {
-      problem_.state->infeasible = 1;
     } else if (outside < choice.best) {
       atomicAdd(&block_.wanting_out[round % 2], 1);
       col = problem_.cols;
-    } else {
+    } else if (best < infinity) {
       double second = choice.second < outside ? choice.second : outside;
       second = second < bound ? second : bound;
       const double lead = second < infinity ? second - best : 0;

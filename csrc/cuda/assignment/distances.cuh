@@ -31,11 +31,11 @@ class Distances {
   __device__ explicit Distances(Block<T>& block)
       : block_(block), problem_(block.problem), columns_(block.problem.columns) {}
 
-  __device__ int dead_cols() const { return problem_.state->dead_cols; }
+  __device__ int room() const { return problem_.state->room; }
   __device__ bool is_column(int j) const {
-    return j < problem_.cols ? columns_.price[j] > -infinity : dead_cols() > 0;
+    return j < problem_.cols ? columns_.price[j] > -infinity : room() > 0;
   }
-  __device__ int free_dead_cols() const { return dead_cols() - block_.out - block_.dead_out; }
+  __device__ int free_dead_cols() const { return room() - block_.out - block_.dead_out; }
   __device__ bool is_end(int j) const {
     return j < problem_.cols ? columns_.holder[j] == none && is_column(j) : free_dead_cols() > 0;
   }
@@ -290,7 +290,7 @@ class Distances {
       }
     });
     if (whole_ <= limit) queue_whole_rows(next, limit);
-    if (dead_cols() == 0) return;
+    if (room() == 0) return;
     __syncthreads();
     if (!block_.open_class) return;
     const double at = this->at(problem_.cols);

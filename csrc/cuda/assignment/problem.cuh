@@ -9,7 +9,8 @@
 // that are left when all others have theirs, if those are priced highest; columns left over in a
 // rectangular problem are as if dead rows had them, too. Dead columns are equal on all other rows;
 // they are one column with room for several rows: index `cols`. Index `rows` stands for all dead
-// rows.
+// rows. Both are set aside in pairs: until all other rows have their columns, these have room only
+// in dead columns beyond the number of dead rows.
 
 #include <cuda_runtime.h>
 
@@ -27,6 +28,7 @@ struct State {
   int invalid, infeasible;  // flags
   int first_live_row, live_rows;
   int first_dead_col, dead_cols;
+  int room;          // dead columns that rows may have which aren't dead
   double dead_cost;  // of a dead column to every row that isn't dead
   int warm;          // whether there are prices to start from
   int settled;       // whether the auction's first phase did its work
@@ -173,9 +175,11 @@ struct Problem {
   __device__ bool is_dead_row(int i) const { return dead_row[i] != 0; }
   // Dead rows, and those that a rectangular problem lacks.
   __device__ int dead_rows() const { return cols - state->live_rows; }
-  // What any dead column costs a row, less its price; infinite if there are none.
+  // Columns that dead rows will have besides dead ones.
+  __device__ int left_over() const { return dead_rows() - state->dead_cols; }
+  // What any dead column costs a row, less its price; infinite if there's no room.
   __device__ double outside() const {
-    return state->dead_cols ? state->dead_cost - columns.price[cols] : infinity;
+    return state->room ? state->dead_cost - columns.price[cols] : infinity;
   }
 };
 

@@ -29,7 +29,7 @@ class Search {
   // Gives every row but dead ones a column; false where there's none. All threads meet.
   __device__ bool assign_rows() {
     // Columns that will be left to dead rows keep their price.
-    const double reach = problem_.dead_rows() > 0 ? 1 : search_reach;
+    const double reach = problem_.left_over() > 0 ? 1 : search_reach;
     for (;;) {
       distances_.begin();
       for_each_thread(problem_.rows, [&](int row) {
@@ -43,19 +43,45 @@ class Search {
       find_best(block_, free, [&](int k) { return queue[k]; });
       const double outside = problem_.outside();
       if (take_dead_columns(outside) > 0) continue;
+      double worst = -infinity;
       for_each_thread(free, [&](int k) {
         const int row = queue[k];
         problem_.base[row] = 0;
         if (outside < problem_.best[row]) problem_.best[row] = outside;
+        if (problem_.best[row] > worst) worst = problem_.best[row];
       });
-      __syncthreads();
+      if (!(block_highest(worst, block_.parts) < infinity)) return false;
       if (!distances_.find(true, infinity, reach)) return false;
       augment();
     }
   }
 
+  // Brings the pairs of dead rows and columns back. Where no row had room in these, their price is
+  // the highest at which none would rather have one, or that of the dearest column.
+  __device__ void open_dead_columns() {
+    double most = -infinity;
+    for_each_thread(problem_.rows, [&](int row) {
+      const int col = columns_.partner[row];
+      if (col == none) return;
+      const double paid = double(problem_.pair_cost[row]) - columns_.price[col];
+      if (paid > most) most = paid;
+    });
+    most = block_highest(most, block_.parts);
+    const double price = problem_.state->dead_cost - most;
+    double highest = highest_price();
+    if (highest == -infinity) highest = 0;  // all columns are dead
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      State& state = *problem_.state;
+      if (state.room == 0) columns_.price[problem_.cols] = price < highest ? price : highest;
+      state.room = state.dead_cols;
+    }
+    __syncthreads();
+  }
+
   // Gives every dead row a column. All threads meet.
   __device__ void assign_dead_rows() {
+    open_dead_columns();
     if (threadIdx.x == 0) block_.dead_left = problem_.dead_rows();
     for (;;) {
       distances_.begin();
@@ -81,7 +107,6 @@ class Search {
  private:
   static constexpr int no_leader = Distances<T>::no_leader;
 
-  __device__ int dead_cols() const { return problem_.state->dead_cols; }
   __device__ int free_dead_cols() const { return distances_.free_dead_cols(); }
   __device__ bool is_end(int j) const { return distances_.is_end(j); }
 
@@ -219,7 +244,7 @@ class Search {
   // Dead rows take what is free at the highest price.
   __device__ void take_all_at(double highest) {
     const int left = block_.dead_left;
-    const int inside = columns_.price[problem_.cols] == highest && dead_cols() > 0
+    const int inside = columns_.price[problem_.cols] == highest && problem_.state->room > 0
                            ? (free_dead_cols() < left ? free_dead_cols() : left)
                            : 0;
     const int count = for_each_ranked(

@@ -50,7 +50,11 @@ class Solver {
     Auction<T>(block_).phase(0, 0, rounds_of_reduction);
     find_pair_costs(problem_);
     Search<T> search(block_);
-    const bool complete = search.assign_rows();
+    bool complete = search.assign_rows();
+    if (!complete) {  // what is forbidden may leave a row nothing but a dead column
+      search.open_dead_columns();
+      complete = search.assign_rows();
+    }
     if (complete) search.assign_dead_rows();
     if (!complete && threadIdx.x == 0) problem_.state->infeasible = 1;
     if (complete) hand_out();
@@ -60,9 +64,9 @@ class Solver {
   // Columns that will be left to dead rows must have the highest price. Rows that they now suit
   // better go to them in the next phase, for which all rows are listed anew.
   __device__ void raise_left_over() {
-    if (problem_.dead_rows() == 0) return;
+    if (problem_.left_over() <= 0) return;
     const Working& columns = problem_.columns;
-    double highest = problem_.state->dead_cols ? columns.price[problem_.cols] : -infinity;
+    double highest = -infinity;
     for_each_thread(problem_.cols, [&](int j) {
       if (columns.price[j] > highest) highest = columns.price[j];
     });

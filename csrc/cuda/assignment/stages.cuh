@@ -49,7 +49,7 @@ __device__ void start(const Problem<T>& problem, const Former& former, double* p
   for (int j = threadIdx.x; !warm && j < cols; j += blockDim.x) price[j] = 0;
   if (threadIdx.x > 0) return;
   price[cols] = 0;
-  *problem.state = {0, 0, rows, 0, cols, 0, 0, warm, 0, 0};
+  *problem.state = {0, 0, rows, 0, cols, 0, 0, 0, warm, 0, 0};
 }
 
 // Looks at all entries of a row. By a warp.
@@ -115,6 +115,7 @@ __device__ void take_pairs(const Problem<T>& problem, const Former& former) {
     const std::int64_t col = former.col4row[row];
     if (problem.is_dead_row(row) || col < 0 || col >= problem.cols) continue;
     const bool dead = columns.price[col] == -infinity;
+    if (dead && problem.state->room == 0) continue;
     if (!dead && atomicCAS(&columns.holder[col], none, row) != none) continue;
     columns.partner[row] = dead ? problem.cols : int(col);
   }
@@ -142,6 +143,7 @@ __device__ void set_aside_dead_columns(const Problem<T>& problem, double* parts)
   if (threadIdx.x > 0) return;
   state.dead_cols = int(count);
   state.dead_cost = double(cost);
+  state.room = problem.left_over() < 0 ? -problem.left_over() : 0;
   problem.columns.price[problem.cols] = highest;
 }
 

@@ -37,11 +37,12 @@ def by_the_cpu(
                 part.append(torch.as_tensor(value))
         batch, n, m = stack.shape
         shapes = ((batch, n), (batch, n), (batch, m), (batch,), (batch,))
+        dtypes = (torch.int64, *[torch.float64] * 3, torch.int32)
         found.append(
             _native.DeviceSolutions(
                 *(
-                    torch.stack(part) if batch else torch.zeros(shape)
-                    for part, shape in zip(parts, shapes, strict=True)
+                    torch.stack(part).to(dtype) if batch else torch.zeros(shape, dtype=dtype)
+                    for part, shape, dtype in zip(parts, shapes, dtypes, strict=True)
                 )
             )
         )

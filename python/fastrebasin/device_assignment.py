@@ -89,7 +89,8 @@ class DeviceStack(NamedTuple):
         if n > m:  # rows left over sort last
             row_ind = torch.where(col_ind < 0, n, row_ind).sort(dim=1).values[:, :m]
             col_ind = col_ind.gather(1, row_ind)
-        pairs = self.costs.flatten(1).gather(1, row_ind * m + col_ind)
+        each = torch.arange(batch, device=col_ind.device)[:, None]
+        pairs = self.costs.detach()[each, row_ind, col_ind]
         fields = (
             row_ind, col_ind, solution.row_duals, solution.col_duals, pairs.double().sum(1),
             solution.gap,

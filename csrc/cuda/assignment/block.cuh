@@ -23,13 +23,13 @@ template <typename T>
 struct Block {
   Problem<T> problem;
   int counts[3];       // of the rows in queues
-  int stale;           // rows to be listed anew, in the last queue
+  int stale;           // rows to be listed anew
   int out;             // rows that have a dead column
   int wanting_out[2];  // and those that bid for one, in even and odd rounds
   int refused;         // rows that bid for one in vain
   int dead_out;        // dead rows that have one
   int dead_left;       // dead rows without a column
-  int whole_count[2];  // of the rows in the last queue, which a search reads whole
+  int whole_count[2];  // rows that a search reads whole, of even and odd rounds
   int open_class;      // whether a search goes on from the rows that have a dead column
   double samples[most_samples];
   double parts[most_warps];

@@ -153,7 +153,7 @@ struct Problem {
       : rows(rows),
         cols(cols),
         state(room.take<State>(1)),
-        dead_row(room.take<unsigned char>(rows + 1)),
+        dead_row(room.take<unsigned char>(rows)),
         dead_col(room.take<unsigned char>(cols)),
         columns(room, rows, cols),
         lists(room, rows),
@@ -165,9 +165,6 @@ struct Problem {
         stale(room.take<int>(rows)) {}
 
   __device__ T cost(int i, int j) const { return sign * costs[i * row_stride + j]; }
-  __device__ double reduced_cost(int i, int j) const {
-    return double(cost(i, j)) - columns.price[j];
-  }
   __device__ void find_pair_cost(int i) {
     const int j = columns.partner[i];
     if (j != none) pair_cost[i] = j == cols ? T(state->dead_cost) : cost(i, j);

@@ -66,7 +66,11 @@ def as_array(tensor: torch.Tensor, argument: str) -> npt.NDArray[Any]:
         ValueError: the tensor is on a device that this build has no kernels for.
         TypeError: it is sparse, complex or quantized.
     """
-    if not tensor.is_cpu:
+    if not (tensor.is_cpu or tensor.is_cuda):
+        raise ValueError(
+            f"{argument} is on {tensor.device}, for which there are no kernels: move it with .cpu()"
+        )
+    if tensor.is_cuda:
         raise ValueError(_NO_CUDA.format(argument=argument, device=tensor.device))
     dtype = tensor.dtype
     if dtype.is_complex or tensor.is_quantized or tensor.layout != torch.strided:

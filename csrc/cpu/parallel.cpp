@@ -5,40 +5,35 @@
 #include <chrono>
 #include <condition_variable>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 namespace fastrebasin::cpu {
 namespace {
 
-// One call of parallel_for: what its threads share.
+// One call of parallel_for: what its threads share. A helper that comes when all is done finds the
+// loop closed and leaves: the caller doesn't wait for a thread that others keep from running, such
+// as those of OpenMP, which look for more work for milliseconds after each of its loops.
 class Loop {
  public:
   Loop(std::int64_t count, const Poll& interrupted,
        const std::function<void(std::int64_t, const Poll&)>& body)
       : count_(count), interrupted_(interrupted), body_(body) {}
 
-  bool run(int threads) {
-    std::vector<std::thread> helpers;
-    helpers.reserve(threads - 1);
-    for (int k = 1; k < threads; ++k) {
-      ++helping_;
-      try {
-        helpers.emplace_back([this] {
-          work([this] { return stop_.load(); });
-          leave();
-        });
-      } catch (const std::exception&) {  // no more threads to be had: those there are will do
-        --helping_;
-        break;
-      }
-    }
+  // The caller's part.
+  bool run() {
     work([this] { return poll(); });
     wait_for_helpers();
-    for (std::thread& helper : helpers) helper.join();
     if (error_) std::rethrow_exception(error_);
     return !stop_;
+  }
+
+  // A helper's part.
+  void help() {
+    if (!enter()) return;
+    work([this] { return stop_.load(); });
+    leave();
   }
 
  private:
@@ -59,6 +54,12 @@ class Loop {
     return stop_;
   }
 
+  bool enter() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    helping_ += !closed_;
+    return !closed_;
+  }
+
   void leave() {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (--helping_ == 0) all_left_.notify_one();
@@ -66,6 +67,7 @@ class Loop {
 
   void wait_for_helpers() {
     std::unique_lock<std::mutex> lock(mutex_);
+    closed_ = true;
     while (!all_left_.wait_for(lock, std::chrono::milliseconds(10),
                                [this] { return helping_ == 0; })) {
       lock.unlock();
@@ -81,7 +83,8 @@ class Loop {
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
   std::condition_variable all_left_;
-  std::atomic<int> helping_{0};
+  bool closed_ = false;
+  int helping_ = 0;
   std::exception_ptr error_;
 };
 
@@ -89,8 +92,13 @@ class Loop {
 
 bool parallel_for(std::int64_t count, int threads, const Poll& interrupted,
                   const std::function<void(std::int64_t, const Poll&)>& body) {
+  const auto loop = std::make_shared<Loop>(count, interrupted, body);
   const std::int64_t useful = std::min<std::int64_t>(threads, count);
-  return Loop(count, interrupted, body).run(static_cast<int>(std::max<std::int64_t>(1, useful)));
+  try {
+    for (std::int64_t k = 1; k < useful; ++k) std::thread([loop] { loop->help(); }).detach();
+  } catch (const std::exception&) {  // no more threads to be had: those there are will do
+  }
+  return loop->run();
 }
 
 }  // namespace fastrebasin::cpu

@@ -20,8 +20,8 @@ using Poll = std::function<bool()>;
 // A body writes only what no other index touches, so that results don't depend on `threads`. What
 // a body throws stops the others, and is thrown here when they are done.
 //
-// Threads are started for the one call, and only where that pays: no state outlives it that a fork
-// could lose, and any number of calls may run at once.
+// Threads are started for the one call: no state outlives it that a fork could lose, and any number
+// of calls may run at once. The caller waits for those that have begun an index, not for others.
 bool parallel_for(std::int64_t count, int threads, const Poll& interrupted,
                   const std::function<void(std::int64_t index, const Poll& stopped)>& body);
 

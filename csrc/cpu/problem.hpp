@@ -133,7 +133,7 @@ class Problem {
  private:
   static constexpr std::int64_t entries_per_poll = std::int64_t{1} << 20;
   // Reading this many takes several times as long as starting a thread.
-  static constexpr std::int64_t entries_per_task = std::int64_t{1} << 17;
+  static constexpr std::int64_t entries_per_task = std::int64_t{1} << 18;
 
   // The smallest T that is not below the price.
   static T rounded_up(double price) {

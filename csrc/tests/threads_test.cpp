@@ -11,6 +11,7 @@
 
 #include "check.hpp"
 #include "cpu/assignment_batch.hpp"
+#include "cpu/parallel.hpp"
 #include "matrices.hpp"
 #include "optimality.hpp"
 
@@ -160,6 +161,20 @@ void test_batches_at_once() {
   });
 }
 
+// More helpers than cores, for loops that are over before most of them come: each index is begun
+// once, and who comes late touches nothing of a loop that has returned.
+void test_late_helpers() {
+  constexpr std::int64_t count = 40;
+  for (int repeat = 0; repeat < 500; ++repeat) {
+    current_case = "late helpers, " + std::to_string(repeat);
+    std::vector<int> begun(count, 0);
+    const bool all =
+        cpu::parallel_for(count, 8, never, [&](std::int64_t k, const cpu::Poll&) { ++begun[k]; });
+    CHECK(all);
+    CHECK(begun == std::vector<int>(count, 1));
+  }
+}
+
 }  // namespace
 }  // namespace fastrebasin::tests
 
@@ -172,5 +187,6 @@ int main() {
   test_batches();
   test_batches_that_fail();
   test_batches_at_once();
+  test_late_helpers();
   std::puts("threads agree");
 }

@@ -61,7 +61,8 @@ class _Tensors(Examples):
         return len(self.x)
 
     def take(self, indices: Tensor) -> Batch:
-        return self.x[sent(indices, self.x.device)], self.y[sent(indices, self.y.device)]
+        x, y = (t.index_select(0, sent(indices, t.device)) for t in (self.x, self.y))
+        return x, y
 
 
 class _DataSet(Examples):
@@ -168,7 +169,8 @@ def mixture(
             for number, part in enumerate(parts)
             if (owner[chosen] == number).any()
         ]
-        yield torch.cat([x for x, _ in taken]), torch.cat([y for _, y in taken])
+        x, y = taken[0] if len(taken) == 1 else map(torch.cat, zip(*taken, strict=True))
+        yield x, y
 
 
 def mixture_length(parts: Sequence[Examples], batch_size: int) -> int:

@@ -112,7 +112,8 @@ def straight_through_matching(
     """
 
     def descent(trained: list[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        options = {"momentum": momentum, "weight_decay": weight_decay}
+        return torch.optim.SGD(trained, lr=lr, **options, fused=True)
 
     settings = Settings(
         method="straight-through", options={"max_sweeps": max_sweeps, "compile": compile},

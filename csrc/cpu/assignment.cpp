@@ -67,10 +67,13 @@ double certified_gap(Problem<T>& problem) {
 // The same without reading the matrix again: lists know the best edge of a row, or a bound on it.
 template <typename T>
 double certified_gap(const Problem<T>& problem, CandidateLists<T>& lists,
-                     const std::vector<std::int64_t>& rows, const DeadUnits& dead) {
+                     const EqualColumns<T>& equal, const std::vector<std::int64_t>& rows,
+                     const DeadUnits& dead) {
   double gap = 0.0;
-  for (const std::int64_t i : rows)
-    gap += lists.reduced_cost(i, problem.col4row[i]) - lists.best(i);
+  for (const std::int64_t i : rows) {
+    const double reduced = lists.reduced_cost(i, problem.col4row[i]);
+    if (reduced > std::min(lists.floor(i), equal.reduced_cost(i))) gap += reduced - lists.best(i);
+  }
   const double highest = *std::max_element(problem.prices().begin(), problem.prices().end());
   for (const std::int64_t i : dead.rows) gap += highest - problem.price(problem.col4row[i]);
   return gap;
@@ -89,14 +92,18 @@ AssignmentStatus solve_wide(Problem<T>& problem, double* gap) {
 
 enum class Listing : char { complete, invalid_entry, not_dead };
 
-// Lists the candidates of `rows`; reports if an entry is invalid, or if columns taken for dead turn
-// out not to be.
+// Lists the candidates of `rows`, but for those that stay with their columns of `warm`; reports if
+// an entry is invalid, or if columns taken for dead turn out not to be.
 template <typename T>
 Listing list_candidates(Problem<T>& problem, CandidateLists<T>& lists, const DeadUnits& dead,
-                        const std::vector<std::int64_t>& rows) {
+                        const std::vector<std::int64_t>& rows, const WarmStart* warm) {
+  const auto stays = [&](std::int64_t i) {
+    const std::int64_t j = warm ? warm->col4row[i] : none;
+    return j >= 0 && j < problem.cols() && lists.keep(i, j);
+  };
   std::vector<Listing> listed(problem.rows(), Listing::complete);
   problem.for_each(rows, [&](std::int64_t i) {
-    if (!lists.list(i, std::min(i + 1, problem.rows() - 1))) {
+    if (!stays(i) && !lists.list(i, std::min(i + 1, problem.rows() - 1))) {
       listed[i] = Listing::invalid_entry;
     } else if (!dead_columns_agree(problem, dead, i)) {  // now that the row is in the cache
       listed[i] = Listing::not_dead;
@@ -114,7 +121,7 @@ std::vector<std::int64_t> begin_assignment(Problem<T>& problem, CandidateLists<T
                                            const std::vector<std::int64_t>& rows,
                                            const WarmStart* warm) {
   const auto is_tight = [&](std::int64_t i, std::int64_t j) {
-    return lists.reduced_cost(i, j) <= lists.best(i);
+    return lists.reduced_cost(i, j) <= std::min(lists.floor(i), equal.reduced_cost(i));
   };
   const std::vector<std::int64_t> left =
       warm ? assign_tight_pairs(problem, *warm, rows, is_tight) : rows;
@@ -142,13 +149,13 @@ AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double
   equal.add(dead.spare_cols);
   CandidateLists<T> lists(problem, equal);
   std::vector<std::int64_t> rows = rows_but(problem.rows(), dead.rows);
-  Listing listing = list_candidates(problem, lists, dead, rows);
+  Listing listing = list_candidates(problem, lists, dead, rows, warm);
   if (listing == Listing::not_dead) {
     for (std::int64_t j = 0; j < problem.cols(); ++j) problem.set_price(j, prices[j]);
     dead = {};
     equal.clear();
     rows = rows_but(problem.rows(), {});
-    listing = list_candidates(problem, lists, dead, rows);
+    listing = list_candidates(problem, lists, dead, rows, warm);
   }
   if (listing == Listing::invalid_entry) return AssignmentStatus::invalid_entry;
   price_spares(equal, lists, rows);
@@ -156,7 +163,7 @@ AssignmentStatus solve_sparse(Problem<T>& problem, const WarmStart* warm, double
                                         begin_assignment(problem, lists, equal, rows, warm)) &&
                         bring_back(problem, lists, equal, dead);
   if (!complete) return AssignmentStatus::infeasible;
-  if (gap) *gap = certified_gap(problem, lists, rows, dead);
+  if (gap) *gap = certified_gap(problem, lists, equal, rows, dead);
   return AssignmentStatus::optimal;
 }
 

@@ -14,9 +14,27 @@ CandidateLists<T>::CandidateLists(Problem<T>& problem, const EqualColumns<T>& eq
 
 template <typename T>
 void CandidateLists<T>::build(std::int64_t i) {
-  ++builds_;
+  builds_ += !lists_[i].is_kept;
+  list_anew(i);
+}
+
+template <typename T>
+void CandidateLists<T>::list_anew(std::int64_t i) {
   problem_.count_reads(2 * problem_.cols());
   list(i, i);
+}
+
+template <typename T>
+bool CandidateLists<T>::keep(std::int64_t i, std::int64_t j) {
+  const double reduced = problem_.reduced_cost(i, j);
+  if (equal_.holds(j) || !(reduced < infinity) ||
+      !problem_.kernels().at_least(problem_.row(i), problem_.sign(), problem_.prices().data(),
+                                   problem_.cols(), reduced))
+    return false;
+  List& list = lists_[i];
+  list.bound = list.near_bound = reduced;
+  list.is_kept = true;
+  return true;
 }
 
 template <typename T>
@@ -73,6 +91,7 @@ void CandidateLists<T>::fill(std::int64_t i, const std::int32_t* columns, std::i
     block.costs[k % Block::size] = k < count ? problem_.sign() * row[columns[k]] : T(infinity);
   }
   list.bound = bound;
+  list.is_kept = false;
   list.count = static_cast<std::int32_t>(count);
   move_near_bound(list, near_bound);
 }

@@ -18,6 +18,9 @@ namespace fastrebasin::cpu {
 // stays above the bound for ever. Lists are made in the precision of the costs, from prices rounded
 // up: what is above the bound there is above it with the price itself, as rounding is monotone. A
 // row whose cheapest candidate rises above the bound is read again, at the prices of that moment.
+//
+// After a warm start most rows keep their columns. Of these a list would be made in vain: what is
+// known of a row that is kept is its best edge, a bound on all, until something else is asked.
 template <typename T>
 class CandidateLists {
  public:
@@ -30,6 +33,15 @@ class CandidateLists {
   // one to be listed after it, comes into the cache meanwhile. Rows may be listed by several
   // threads at once.
   bool list(std::int64_t i, std::int64_t next);
+
+  // Keeps row i with column j instead, if that is its best edge but for the equal columns; false
+  // when it is not, or when the row has to be read for an invalid entry.
+  bool keep(std::int64_t i, std::int64_t j);
+
+  // Lists a row that was kept.
+  void list_kept(std::int64_t i) {
+    if (lists_[i].is_kept) list_anew(i);
+  }
 
   // Lists row i anew. Counts towards `builds`, and the next poll for an interrupt.
   void build(std::int64_t i);
@@ -45,6 +57,10 @@ class CandidateLists {
   // The best edge of row i. One of several equal columns has no lead over the others.
   BestTwo choose(std::int64_t i);
   double best(std::int64_t i) { return std::min(best_listed(i), equal_.reduced_cost(i)); }
+
+  // No reduced cost of row i's but for the equal columns is below this: of a row that is kept what
+  // its best was when it was, and else what it is.
+  double floor(std::int64_t i) { return lists_[i].is_kept ? lists_[i].bound : best_listed(i); }
 
   // What row i pays for column j at the present prices.
   double reduced_cost(std::int64_t i, std::int64_t j) const {
@@ -74,6 +90,7 @@ class CandidateLists {
   struct alignas(64) List {
     double bound = -infinity, near_bound = -infinity;
     std::int32_t count = 0, near_count = 0;
+    bool is_kept = false;
     alignas(64) Block blocks[capacity / Block::size];
   };
 
@@ -86,6 +103,7 @@ class CandidateLists {
     }
   }
 
+  void list_anew(std::int64_t i);
   void list_allowed(std::int64_t i);
   void fill(std::int64_t i, const std::int32_t* columns, std::int64_t count, T bound, T near_bound);
   void move_near_bound(List& list, double near_bound);

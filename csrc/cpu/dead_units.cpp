@@ -86,7 +86,7 @@ void price_spares(EqualColumns<T>& equal, CandidateLists<T>& lists,
   // The price from which on a row prefers an equal column to its best listed one.
   std::vector<double> thresholds;
   for (const std::int64_t i : rows) {
-    const double threshold = equal.cost(i) - lists.best_listed(i);
+    const double threshold = equal.cost(i) - lists.floor(i);
     if (std::abs(threshold) < infinity) thresholds.push_back(threshold);
   }
   if (thresholds.empty()) return;

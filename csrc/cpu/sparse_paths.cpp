@@ -94,6 +94,7 @@ void SparsePaths<T>::relax(std::int64_t i, std::int64_t node, double distance) {
 template <typename T>
 void SparsePaths<T>::scan(std::int64_t i, double offset) {
   problem_.count_reads(CandidateLists<T>::capacity);
+  lists_.list_kept(i);
   if (!equal_.empty()) relax(i, problem_.cols(), offset + equal_.reduced_cost(i));
   lists_.visit_near(i, relax_from(i, offset));
   look_later(i, offset + lists_.near_bound(i), Seen::near);

@@ -59,6 +59,9 @@ struct RowKernels {
   // The best two reduced costs; the first of equal columns wins.
   BestTwo (*best_two)(const T* row, T sign, const double* price, std::int64_t cols);
 
+  // Whether no reduced cost is below `limit`, nor NaN.
+  bool (*at_least)(const T* row, T sign, const double* price, std::int64_t cols, double limit);
+
   // distance[j] = min(distance[j], cost - price[j] + offset), with predecessor[j] = source where
   // the row is closer. Returns the closest column. A price of -inf keeps a column as it is.
   Closest (*relax)(const T* row, T sign, const double* price, std::int64_t cols, double offset,

@@ -106,6 +106,23 @@ BestTwo best_two(const T* row, T sign, const double* price, std::int64_t cols) {
 }
 
 template <typename T>
+bool at_least(const T* row, T sign, const double* price, std::int64_t cols, double limit) {
+  const Doubles s = splat(sign), least = splat(limit);
+  constexpr unsigned all = (1u << lanes) - 1;
+  std::int64_t j = 0;
+  while (j + lanes <= cols) {
+    unsigned holds = all;
+    const std::int64_t stop = j + searched < cols ? j + searched : cols;
+    for (; j + lanes <= stop; j += lanes)
+      holds &= at_most_bits(least, s * load(row + j) - load(price + j));  // false for NaN too
+    if (holds != all) return false;
+  }
+  for (; j < cols; ++j)
+    if (!(double(sign * row[j]) - price[j] >= limit)) return false;
+  return true;
+}
+
+template <typename T>
 BestTwo best_two_listed(const ListBlock<T>* blocks, std::int64_t count, const double* price) {
   Doubles best = splat(infinity), second = splat(infinity);
   Mask place{}, here{};
@@ -341,10 +358,10 @@ std::int64_t partition(ListBlock<T>* blocks, std::int64_t count, const double* p
 extern const RowKernels<float> kernels_float;
 extern const RowKernels<double> kernels_double;
 const RowKernels<float> kernels_float{
-    FASTREBASIN_ISA_NAME, range,    best_two, relax, find, measure, collect,
+    FASTREBASIN_ISA_NAME, range,     best_two,   at_least, relax, find, measure, collect,
     best_two_listed,      partition, solve_small};
 const RowKernels<double> kernels_double{
-    FASTREBASIN_ISA_NAME, range,    best_two, relax, find, measure, collect,
+    FASTREBASIN_ISA_NAME, range,     best_two,   at_least, relax, find, measure, collect,
     best_two_listed,      partition, solve_small};
 
 }  // namespace fastrebasin::cpu::FASTREBASIN_ISA

@@ -112,8 +112,10 @@ def straight_through_matching(
     """
 
     def descent(trained: list[Tensor]) -> torch.optim.Optimizer:
-        options = {"momentum": momentum, "weight_decay": weight_decay}
-        return torch.optim.SGD(trained, lr=lr, **options, fused=True)
+        fused = midpoint.device.type in ("cpu", "cuda")
+        return torch.optim.SGD(
+            trained, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused
+        )
 
     settings = Settings(
         method="straight-through", options={"max_sweeps": max_sweeps, "compile": compile},

@@ -19,7 +19,7 @@ namespace {
 template <typename T>
 std::size_t problem_bytes(const AssignmentStack& stack) {
   Room room(nullptr);
-  Problem<T>(room, int(stack.rows), int(stack.cols));
+  Problem<T, Memory::global>(room, int(stack.rows), int(stack.cols));
   return room.taken();
 }
 

@@ -10,6 +10,7 @@
 
 #include "check.hpp"
 #include "cuda/assignment.hpp"
+#include "cuda_shim/cuda_runtime.h"
 #include "cuda_shim/fibers.hpp"
 #include "matrices.hpp"
 #include "optimality.hpp"
@@ -221,13 +222,32 @@ void test_large() {
   });
 }
 
+// Where shared memory has room for a part of what a block works on, or for nearly nothing.
+template <typename T>
+void test_little_shared_memory() {
+  constexpr int usual = 227 * 1024;
+  for (const int bytes : {5 * 1024, 10 * 1024}) {
+    if (few && bytes > 5 * 1024) continue;
+    cuda_shim::set_shared_memory(bytes);
+    for_each_structure("little shared memory", {40, 100}, [&](Structure structure, bool maximize) {
+      const Shape shape = maximize ? Shape{100, 100} : Shape{40, 100};
+      Batch<T> batch({matrix_of(structure, shape, maximize)});
+      solve_stacks({batch.stack()}, maximize);
+      check_batch(batch, maximize);
+    });
+    cuda_shim::set_shared_memory(usual);
+  }
+}
+
 void test_all() {
   test_warm_starts();  // and cold ones before them
   test_invalid_entries();
   if (fewest) return;
   test_shapes<float>();
   test_batches();
+  test_little_shared_memory<float>();
   if (few) return;
+  test_little_shared_memory<double>();
   test_shapes<double>();
   test_scales<float>();
   test_scales<double>();

@@ -16,11 +16,11 @@
 
 namespace fastrebasin::cuda {
 
-template <typename T>
+template <typename T, Memory memory>
 class Auction {
  public:
-  __device__ explicit Auction(Block<T>& block)
-      : block_(block), problem_(block.problem), columns_(block.problem.columns) {}
+  __device__ Auction(Block<T, memory>& block, const Working<memory>& columns)
+      : block_(block), problem_(block.problem), columns_(columns) {}
 
   // Rows that have a column within `tolerance` of their best keep it; the others bid, for so many
   // rounds or until `few` are left. Without tolerance once more if too many rows want a dead
@@ -102,9 +102,11 @@ class Auction {
     }
     find_pair_costs(problem_);
     const bool all = room() > 0;
-    find_best(block_, problem_.rows, [&](int row) {
+    push_each(problem_.rows, columns_.queues[1], block_.counts[2], [&](int row) {
       return columns_.partner[row] != none || (all && !problem_.is_dead_row(row)) ? row : none;
     });
+    __syncthreads();
+    find_best<T, memory>(1, block_.counts[2]);
     price_dead_columns();
     const double outside = problem_.outside();
     push_each(problem_.rows, columns_.queues[0], block_.counts[0], [&](int row) {
@@ -216,12 +218,20 @@ class Auction {
     return other;
   }
 
-  Block<T>& block_;
-  Problem<T>& problem_;
-  Working& columns_;
+  Block<T, memory>& block_;
+  Problem<T, memory>& problem_;
+  const Working<memory>& columns_;
   // Of a column, where nobody bids.
   static constexpr unsigned no_bid = ~0u;
   static constexpr int no_winner = 0x7FFFFFFF;
 };
+
+// Not copied into its callers: what a block does in every round must stay in the instruction cache.
+template <typename T, Memory memory>
+[[gnu::noinline]] __device__ int run_phase(double tolerance, int few, int rounds) {
+  Block<T, memory>& block = shared_memory<Block<T, memory>>();
+  const Working<memory> columns = block.problem.columns;  // where they are, in registers
+  return Auction<T, memory>(block, columns).phase(tolerance, few, rounds);
+}
 
 }  // namespace fastrebasin::cuda

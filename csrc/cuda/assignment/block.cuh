@@ -7,6 +7,7 @@
 #include "cuda/assignment/candidates.cuh"
 #include "cuda/assignment/numbers.cuh"
 #include "cuda/assignment/problem.cuh"
+#include "cuda/launch.cuh"
 
 namespace fastrebasin::cuda {
 
@@ -19,9 +20,10 @@ struct Nearest {
   double end = infinity, open = infinity, whole = infinity;
 };
 
-template <typename T>
+template <typename T, Memory memory>
 struct Block {
-  Problem<T> problem;
+  Problem<T, memory> problem;
+  State state;
   int counts[3];       // of the rows in queues
   int stale;           // rows to be listed anew
   int out;             // rows that have a dead column
@@ -31,6 +33,7 @@ struct Block {
   int dead_left;       // dead rows without a column
   int whole_count[2];  // rows that a search reads whole, of even and odd rounds
   int open_class;      // whether a search goes on from the rows that have a dead column
+  double radius;       // how far a search knows distances
   double samples[most_samples];
   double parts[most_warps];
   Nearest nearest[most_warps];  // of what the threads of each warp looked at
@@ -76,37 +79,37 @@ __device__ void push_each(int count, int* queue, int& pushed, RowOf row_of) {
 }
 
 // Lists stale rows at the present prices. All threads meet.
-template <typename T>
-__device__ void list_stale(Block<T>& block) {
-  Problem<T>& problem = block.problem;
+template <typename T, Memory memory>
+__device__ void list_stale(Block<T, memory>& block) {
+  Problem<T, memory>& problem = block.problem;
   for_each_warp(problem.stale, block.stale, [&](int row) { list_row(problem, row); });
   __syncthreads();
   if (threadIdx.x == 0) block.stale = 0;
 }
 
 // What each row's column costs it.
-template <typename T>
-__device__ void find_pair_costs(Problem<T>& problem) {
+template <typename T, Memory memory>
+__device__ void find_pair_costs(Problem<T, memory>& problem) {
   for_each_thread(problem.rows, [&](int row) { problem.find_pair_cost(row); });
   __syncthreads();
 }
 
-// Finds the best reduced cost of rows, 0 to count - 1 of `row_of`; lists them anew where their
-// lists don't tell any more. All threads meet.
-template <typename T, typename RowOf>
-__device__ void find_best(Block<T>& block, int count, RowOf row_of) {
-  Problem<T>& problem = block.problem;
-  const int teams = blockDim.x / team_lanes, team = threadIdx.x / team_lanes;
+// Finds the best reduced cost of a queue's rows; lists them anew where their lists don't tell any
+// more. All threads meet.
+template <typename T, Memory memory>
+[[gnu::noinline]] __device__ void find_best(int queue, int count) {
+  Block<T, memory>& block = shared_memory<Block<T, memory>>();
+  Problem<T, memory>& problem = block.problem;
+#pragma unroll 1
   for (int pass = 0; pass < 2; ++pass) {
-    for (int first = 0; first < count; first += teams) {
-      const int row = first + team < count ? row_of(first + team) : none;
+    for_each_team(problem.columns.queues[queue], count, [&](int, int row) {
       const Choice choice = choose(problem, row);
-      if (row == none || !leads_team()) continue;
+      if (row == none || !leads_team()) return;
       const double outside = problem.outside();
       const double best = outside < choice.best ? outside : choice.best;
       problem.best[row] = choice.best;
       if (pass == 0 && best > problem.lists.bound[row]) push(problem.stale, block.stale, row);
-    }
+    });
     __syncthreads();
     if (block.stale == 0) return;
     list_stale(block);

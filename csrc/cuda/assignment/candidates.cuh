@@ -38,8 +38,8 @@ struct Pack<double> {
 // Packs that a thread asks for before it looks at the first.
 constexpr int packs_ahead = 4;
 
-template <typename T>
-__device__ Pack<T> read_pack(const Problem<T>& problem, const T* costs, int first) {
+template <typename T, Memory memory>
+__device__ Pack<T> read_pack(const Problem<T, memory>& problem, const T* costs, int first) {
   using Vector = typename Pack<T>::Vector;
   if (problem.aligned && first + Pack<T>::width <= problem.cols)
     return Pack<T>(__ldg(reinterpret_cast<const Vector*>(costs + first)));
@@ -57,8 +57,9 @@ struct Part {
 // Calls visit(column, reduced cost, parity) for all columns of a row, or a warp's part of them, as
 // many by each of its lanes; beyond the last column costs are infinite. Rows begin in different
 // places, so that of many equal columns they find different ones.
-template <typename T, typename Visit>
-__device__ void for_each_col(const Problem<T>& problem, int row, Visit visit, Part part = {}) {
+template <typename T, Memory memory, typename Visit>
+__device__ void for_each_col(const Problem<T, memory>& problem, int row, Visit visit,
+                             Part part = {}) {
   constexpr int width = Pack<T>::width, chunk_cols = warp_lanes * width;
   const int chunks = (problem.cols + chunk_cols - 1) / chunk_cols;
   const int own = threadIdx.x % warp_lanes * width;
@@ -114,8 +115,8 @@ __device__ inline double bound_for(const double (&numbers)[2], int wanted) {
 }
 
 // Writes the columns up to a bound to a row's list, as far as there is room; returns their number.
-template <typename T>
-__device__ int collect(const Problem<T>& problem, int row, double bound) {
+template <typename T, Memory memory>
+__device__ int collect(const Problem<T, memory>& problem, int row, double bound) {
   const unsigned earlier = (1u << threadIdx.x % warp_lanes) - 1;
   const std::int64_t first = std::int64_t{row} * list_capacity;
   int count = 0;
@@ -132,9 +133,9 @@ __device__ int collect(const Problem<T>& problem, int row, double bound) {
   return count;
 }
 
-// Lists a row's candidates at the present prices.
-template <typename T>
-__device__ void list_row(const Problem<T>& problem, int row) {
+// Lists a row's candidates at the present prices. Not copied into its callers, as it is long.
+template <typename T, Memory memory>
+[[gnu::noinline]] __device__ void list_row(const Problem<T, memory>& problem, int row) {
   const int lane = threadIdx.x % warp_lanes;
   double lowest[2] = {infinity, infinity};
   for_each_col(problem, row, [&](int, double reduced, int parity) {
@@ -163,7 +164,9 @@ struct Edges {
   int cols[own_slots];
   double reduced[own_slots];
 
-  __device__ Edges(const Problem<T>& problem, int row) {
+  Edges() = default;
+  template <Memory memory>
+  __device__ Edges(const Problem<T, memory>& problem, int row) {
     const bool any = row != none;
     const std::int64_t first = std::int64_t{row} * list_capacity + threadIdx.x % team_lanes;
     const int* list_cols = problem.lists.cols + first;
@@ -187,8 +190,8 @@ struct Choice {
 
 // By all lanes of a warp, for its teams' rows, which may be none. Of equal columns one that nobody
 // has is better.
-template <typename T>
-__device__ Choice choose(const Problem<T>& problem, int row) {
+template <typename T, Memory memory>
+__device__ Choice choose(const Problem<T, memory>& problem, int row) {
   const Edges<T> edges(problem, row);
   Choice choice;
 #pragma unroll

@@ -23,13 +23,13 @@ namespace fastrebasin::cuda {
 // row's candidates: more of them at a time, some of them too early.
 constexpr double search_step = 0.05;
 
-template <typename T>
+template <typename T, Memory memory>
 class Distances {
  public:
   static constexpr int no_leader = 0x7FFFFFFF;
 
-  __device__ explicit Distances(Block<T>& block)
-      : block_(block), problem_(block.problem), columns_(block.problem.columns) {}
+  __device__ Distances(Block<T, memory>& block, const Working<memory>& columns)
+      : block_(block), problem_(block.problem), columns_(columns) {}
 
   __device__ int room() const { return problem_.state->room; }
   __device__ bool is_column(int j) const {
@@ -72,8 +72,9 @@ class Distances {
       body(*word, first);
   }
 
-  // Finds the distances of all columns up to a radius: that given, or so many times as far as to
-  // the nearest end, or as far as lists tell beyond it. False where no end can be reached.
+  // Finds the distances of all columns up to a radius, which the block keeps: that given, or so
+  // many times as far as to the nearest end, or as far as lists tell beyond it. False where no end
+  // can be reached.
   __device__ bool find(bool from_queue, double radius, double reach) {
     const double step = search_step * problem_.state->spread;
     double limit = step;
@@ -85,58 +86,52 @@ class Distances {
       const double open = look(round);
       if (end_ * reach < radius_) radius_ = end_ * reach;
       const double nearest = open < whole_ ? open : whole_;
-      if (!(nearest <= radius_ && nearest < infinity)) return end_ < infinity;
-      if (whole_ <= open && end_ <= whole_) {
-        radius_ = whole_;
-        return true;
-      }
+      const bool known =
+          nearest <= radius_ && nearest < infinity && whole_ <= open && end_ <= whole_;
+      if (known) radius_ = whole_;
+      if (known || !(nearest <= radius_ && nearest < infinity)) break;
       if (nearest > limit) limit = nearest + step;
       go_on(1 - now, limit);
       __syncthreads();
     }
+    if (threadIdx.x == 0) block_.radius = radius_;
+    __syncthreads();
+    return end_ < infinity;
   }
-
-  // How far the distances are known.
-  __device__ double radius() const { return radius_; }
 
  private:
   // Three times over all edges that leave the queues' rows: the first word of distances, then the
   // second, then who led there. All threads meet.
   __device__ void relax(int now, int round) {
     const int count = block_.counts[now], whole = block_.whole_count[now];
-    const int teams = blockDim.x / team_lanes, team = threadIdx.x / team_lanes;
-    const int* queue = columns_.queues[now];
-    if (whole == 0 && count <= teams) {  // what a team read is still at hand
-      const Reached reached(*this, team < count ? queue[team] : none);
-      reached.visit([&](int, int col, double at) { reach_high(col, at, round); });
+    const bool at_hand = count <= int(blockDim.x) / team_lanes;  // what a team reads stays with it
+    Reached reached;
+#pragma unroll 1
+    for (int pass = 0; pass < 3; ++pass) {
+      const auto reach = [&](int row, int col, double at) {
+        if (pass == 0) reach_high(col, at, round);
+        if (pass == 1) reach_low(col, at, round);
+        if (pass == 2) lead(row, col, at, round);
+      };
+      for_each_team(columns_.queues[now], count, [&](int, int row) {
+        if (pass == 0 || !at_hand) reached = Reached(*this, row);
+        reached.visit(reach);
+      });
+      if (whole > 0) visit_whole(whole, reach);
       __syncthreads();
-      reached.visit([&](int, int col, double at) { reach_low(col, at, round); });
-      __syncthreads();
-      reached.visit([&](int row, int col, double at) { lead(row, col, at, round); });
-    } else {
-      visit_edges(now, [&](int, int col, double at) { reach_high(col, at, round); });
-      __syncthreads();
-      visit_edges(now, [&](int, int col, double at) { reach_low(col, at, round); });
-      __syncthreads();
-      visit_edges(now, [&](int row, int col, double at) { lead(row, col, at, round); });
     }
-    __syncthreads();
   }
 
-  // Calls visit(row, column, distance of the column) for what the queues' rows can reach.
+  // Calls visit(row, column, distance of the column) for what the rows read whole can reach.
   template <typename Visit>
-  __device__ void visit_edges(int now, Visit visit) {
-    for_each_team(columns_.queues[now], block_.counts[now],
-                  [&](int, int row) { Reached(*this, row).visit(visit); });
-    const int whole = block_.whole_count[now];
-    if (whole == 0) return;
-    for_each_part(problem_.stale, whole, [&](int row, Part part) {
+  __device__ void visit_whole(int count, Visit visit) {
+    for_each_part(problem_.stale, count, [&](int row, Part part) {
       const double base = problem_.base[row], best = lowest(row);
       for_each_col(
           problem_, row,
           [&](int col, double reduced, int) {
-            const double at = base + above(reduced, best);
-            if (at <= radius_) visit(row, col, at);
+            const double at = base + above(reduced, best);  // infinite beyond the last column
+            if (at <= radius_ && at < infinity) visit(row, col, at);
           },
           part);
     });
@@ -145,6 +140,7 @@ class Distances {
   // A lane's part of the columns that a list leads to, and how far they are.
   class Reached {
    public:
+    Reached() = default;
     __device__ Reached(Distances& distances, int row) : edges_(distances.problem_, row), row_(row) {
       if (row == none) return;
       const double base = distances.problem_.base[row], best = distances.lowest(row);
@@ -169,7 +165,7 @@ class Distances {
 
    private:
     Edges<T> edges_;
-    int row_, dead_col_ = none;
+    int row_ = none, dead_col_ = none;
     double outside_ = infinity, radius_ = infinity;
   };
 
@@ -319,12 +315,21 @@ class Distances {
     });
   }
 
-  Block<T>& block_;
-  Problem<T>& problem_;
-  Working& columns_;
+  Block<T, memory>& block_;
+  Problem<T, memory>& problem_;
+  const Working<memory>& columns_;
   // The nearest end, the least distance at which a row must be read whole, and how far the search
   // goes; the same in all threads but for what a thread found itself since they met.
   double end_ = infinity, whole_ = infinity, radius_ = infinity, own_whole_ = infinity;
 };
+
+// Not copied into its callers, as `run_phase`.
+template <typename T, Memory memory>
+[[gnu::noinline]] __device__ bool find_distances(bool from_queue, double radius, double reach) {
+  Block<T, memory>& block = shared_memory<Block<T, memory>>();
+  const Working<memory> columns = block.problem.columns;  // where they are, in registers
+  Distances<T, memory> distances(block, columns);
+  return distances.find(from_queue, radius, reach);
+}
 
 }  // namespace fastrebasin::cuda

@@ -16,16 +16,16 @@
 namespace fastrebasin::cuda {
 namespace {
 
-template <typename T>
-__device__ Problem<T> problem_of(const Task& task, std::int64_t index, bool maximize) {
+template <typename T, Memory memory = Memory::global>
+__device__ Problem<T, memory> problem_of(const Task& task, std::int64_t index, bool maximize) {
   const AssignmentStack& stack = task.stack;
   Room room(task.workspace + index * task.problem_bytes);
-  Problem<T> problem(room, int(stack.rows), int(stack.cols));
+  Problem<T, memory> problem(room, int(stack.rows), int(stack.cols));
   problem.costs = static_cast<const T*>(stack.costs) + index * stack.batch_stride;
   problem.row_stride = stack.row_stride;
   problem.sign = maximize ? T(-1) : T(1);
   constexpr std::size_t together = sizeof(typename Pack<T>::Vector);
-  problem.aligned = reinterpret_cast<std::uintptr_t>(problem.costs) % together == 0 &&
+  problem.aligned = reinterpret_cast<std::uintptr_t>(problem.costs.raw()) % together == 0 &&
                     stack.row_stride % Pack<T>::width == 0;
   return problem;
 }
@@ -54,9 +54,10 @@ __device__ Former former_of(const AssignmentStack& stack, std::int64_t index) {
 
 template <typename T>
 __global__ void __launch_bounds__(pass_threads) start_all(const __grid_constant__ Group group) {
-  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
-    start(problem, former_of(stack, index), shared_memory<double[most_warps]>());
-  });
+  visit_problem<T>(group,
+                   [](const GlobalProblem<T>& problem, const AssignmentStack& stack, auto index) {
+                     start(problem, former_of(stack, index), shared_memory<double[most_warps]>());
+                   });
 }
 
 // Calls visit(problem, row) for the row of each warp.
@@ -71,7 +72,7 @@ __device__ void visit_rows(const Group& group, Visit visit) {
 
 template <typename T>
 __global__ void __launch_bounds__(pass_threads) inspect_rows(const __grid_constant__ Group group) {
-  visit_rows<T>(group, [](const Problem<T>& problem, int row) { inspect(problem, row); });
+  visit_rows<T>(group, [](const GlobalProblem<T>& problem, int row) { inspect(problem, row); });
 }
 
 template <typename T>
@@ -86,79 +87,97 @@ __global__ void __launch_bounds__(most_threads)
 template <typename T>
 __global__ void __launch_bounds__(pass_threads)
     set_aside_all_dead_columns(const __grid_constant__ Group group) {
-  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
-    set_aside_dead_columns(problem, shared_memory<double[most_warps]>());
-    __syncthreads();
-    take_pairs(problem, former_of(stack, index));
-  });
+  visit_problem<T>(group,
+                   [](const GlobalProblem<T>& problem, const AssignmentStack& stack, auto index) {
+                     set_aside_dead_columns(problem, shared_memory<double[most_warps]>());
+                     __syncthreads();
+                     take_pairs(problem, former_of(stack, index));
+                   });
 }
 
 // Before each step; prices to start from haven't changed since the first one.
 template <typename T>
 __global__ void __launch_bounds__(pass_threads)
     list_rows(const __grid_constant__ Group group, int step) {
-  visit_rows<T>(group, [step](const Problem<T>& problem, int row) {
+  visit_rows<T>(group, [step](const GlobalProblem<T>& problem, int row) {
     const State& state = *problem.state;
     if (!is_solvable(state) || problem.is_dead_row(row) || (step > 0 && state.warm)) return;
     list_row(problem, row);
   });
 }
 
-// The last step of a problem; those before it are the auction's phases.
-constexpr int last_step = usual_phases;
+template <Memory from_memory, Memory to_memory>
+__device__ void copy_assignment(const Working<from_memory>& from, const Working<to_memory>& to,
+                                int rows, int cols) {
+  for_each_thread(cols + 1, [&](int j) {
+    to.price[j] = from.price[j];
+    to.holder[j] = from.holder[j];
+  });
+  for_each_thread(rows, [&](int row) { to.partner[row] = from.partner[row]; });
+}
 
-// A block for each problem. Meant for hundreds of rows to some ten thousand.
-template <typename T>
-__global__ void __launch_bounds__(most_threads)
-    solve_all(const __grid_constant__ Group group, int step, std::size_t shared_bytes) {
-  Block<T>& block = shared_memory<Block<T>>();
+// Calls body(block) by the block of each problem, with as much of what it works on in shared memory
+// as there is room for: all of it, where `memory` says so. Nothing is done for those that start
+// from a former result, unless `warm_too`.
+template <typename T, Memory memory, typename Body>
+__device__ void solve_problem(const Group& group, std::size_t shared_bytes, bool warm_too,
+                              Body body) {
+  Block<T, memory>& block = shared_memory<Block<T, memory>>();
   const Task& task = task_of(group, &Task::first_problem, blockIdx.x);
   const std::int64_t index = blockIdx.x - task.first_problem;
+  const Problem<T, Memory::global> stored = problem_of<T>(task, index, group.maximize);
+  if (!is_solvable(*stored.state) || (stored.state->warm && !warm_too)) return;
+  const int rows = stored.rows, cols = stored.cols;
   if (threadIdx.x == 0) {
-    block.problem = problem_of<T>(task, index, group.maximize);
+    Problem<T, memory>& problem = block.problem;
+    problem = problem_of<T, memory>(task, index, group.maximize);
+    Room room(reinterpret_cast<char*>(&block + 1));
+    problem.columns.move(room, shared_bytes - sizeof(block), rows, cols);
+    problem.state = &block.state;
+    block.state = *stored.state;
     block.stale = block.dead_out = block.dead_left = 0;
   }
   __syncthreads();
-  Problem<T>& problem = block.problem;
-  const int rows = problem.rows, cols = problem.cols;
-  if (!is_solvable(*problem.state)) return;
-  if (step > 0 && step < last_step && problem.state->warm) return;
-  const Working slow = problem.columns;
-  Room room(reinterpret_cast<char*>(&block + 1));
-  const Working fast = slow.moved(room, shared_bytes - sizeof(Block<T>), rows, cols);
-  for_each_thread(cols + 1, [&](int j) {
-    fast.price[j] = slow.price[j];
-    fast.holder[j] = slow.holder[j];
-  });
-  for_each_thread(rows, [&](int row) { fast.partner[row] = slow.partner[row]; });
+  const Working<memory>& columns = block.problem.columns;
+  copy_assignment(stored.columns, columns, rows, cols);
   __syncthreads();
-  if (threadIdx.x == 0) problem.columns = fast;
+  body(block);
   __syncthreads();
-  Solver<T> solver(block);
-  step < last_step ? solver.run_phase(step) : solver.finish();
-  __syncthreads();
-  for_each_thread(cols + 1, [&](int j) {
-    slow.price[j] = fast.price[j];
-    slow.holder[j] = fast.holder[j];
-  });
-  for_each_thread(rows, [&](int row) { slow.partner[row] = fast.partner[row]; });
+  copy_assignment(columns, stored.columns, rows, cols);
+  if (threadIdx.x == 0) *stored.state = block.state;
+}
+
+// A block for each problem. Meant for hundreds of rows to some ten thousand.
+template <typename T, Memory memory>
+__global__ void __launch_bounds__(most_threads)
+    bid_all(const __grid_constant__ Group group, int step, std::size_t shared_bytes) {
+  solve_problem<T, memory>(group, shared_bytes, step == 0,
+                           [step](auto& block) { Solver<T, memory>(block).bid(step); });
+}
+
+template <typename T, Memory memory>
+__global__ void __launch_bounds__(most_threads)
+    finish_all(const __grid_constant__ Group group, std::size_t shared_bytes) {
+  solve_problem<T, memory>(group, shared_bytes, true,
+                           [](auto& block) { Solver<T, memory>(block).finish(); });
 }
 
 template <typename T>
 __global__ void __launch_bounds__(pass_threads) certify_rows(const __grid_constant__ Group group) {
-  visit_rows<T>(group, [](const Problem<T>& problem, int row) {
+  visit_rows<T>(group, [](const GlobalProblem<T>& problem, int row) {
     if (is_solvable(*problem.state)) certify(problem, row);
   });
 }
 
 template <typename T>
 __global__ void __launch_bounds__(pass_threads) report_all(const __grid_constant__ Group group) {
-  visit_problem<T>(group, [](const Problem<T>& problem, const AssignmentStack& stack, auto index) {
-    const Found found{stack.col4row + index * stack.rows, stack.row_duals + index * stack.rows,
-                      stack.col_duals + index * stack.cols, stack.gap + index,
-                      stack.status + index};
-    report(problem, found, shared_memory<double[most_warps]>());
-  });
+  visit_problem<T>(
+      group, [](const GlobalProblem<T>& problem, const AssignmentStack& stack, auto index) {
+        const Found found{stack.col4row + index * stack.rows, stack.row_duals + index * stack.rows,
+                          stack.col_duals + index * stack.cols, stack.gap + index,
+                          stack.status + index};
+        report(problem, found, shared_memory<double[most_warps]>());
+      });
 }
 
 // As many threads as there are rows, or words of bits for columns, in a power of two.
@@ -168,24 +187,39 @@ unsigned threads_for(std::int64_t rows, std::int64_t cols) {
   return threads;
 }
 
+// Lists the rows before each step, then takes it.
+template <typename T, Memory memory>
+void solve_group(const Group& group, std::size_t shared, std::size_t most, Stream stream) {
+  const auto problems = unsigned(group.problems), rows = unsigned(group.row_blocks);
+  const unsigned threads = threads_for(group.most_rows, group.most_cols);
+  allow_shared_memory(bid_all<T, memory>, most);  // always the same, as threads may call at once
+  allow_shared_memory(finish_all<T, memory>, most);
+  for (int step = 0; step < usual_phases; ++step) {
+    launch(list_rows<T>, rows, pass_threads, 0, stream, group, step);
+    launch(bid_all<T, memory>, problems, threads, shared, stream, group, step, shared);
+  }
+  launch(list_rows<T>, rows, pass_threads, 0, stream, group, usual_phases);
+  launch(finish_all<T, memory>, problems, threads, shared, stream, group, shared);
+}
+
 template <typename T>
 void run_kernels(const Group& group, int device, Stream stream) {
   constexpr std::size_t parts = most_warps * sizeof(double);
   const auto problems = unsigned(group.problems), rows = unsigned(group.row_blocks);
   const auto columns = unsigned(group.column_blocks);
   const unsigned threads = threads_for(group.most_rows, group.most_cols);
-  Room room(nullptr);
-  Working(room, int(group.most_rows), int(group.most_cols));
-  const std::size_t most = most_shared_memory(device);
-  const std::size_t shared = std::min(sizeof(Block<T>) + room.taken(), most);
-  allow_shared_memory(solve_all<T>, most);  // always the same, as threads may call at once
   launch(start_all<T>, problems, pass_threads, parts, stream, group);
   launch(inspect_rows<T>, rows, pass_threads, 0, stream, group);
   launch(find_all_dead_columns<T>, columns, threads, parts, stream, group);
   launch(set_aside_all_dead_columns<T>, problems, pass_threads, parts, stream, group);
-  for (int step = 0; step <= last_step; ++step) {
-    launch(list_rows<T>, rows, pass_threads, 0, stream, group, step);
-    launch(solve_all<T>, problems, threads, shared, stream, group, step, shared);
+  Room room(nullptr);
+  Working<Memory::shared>(room, int(group.most_rows), int(group.most_cols));
+  const std::size_t wanted = sizeof(Block<T, Memory::shared>) + room.taken();
+  const std::size_t most = most_shared_memory(device);
+  if (wanted <= most) {
+    solve_group<T, Memory::shared>(group, wanted, most, stream);
+  } else {
+    solve_group<T, Memory::any>(group, most, most, stream);
   }
   launch(certify_rows<T>, rows, pass_threads, 0, stream, group);
   launch(report_all<T>, problems, pass_threads, parts, stream, group);

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda/assignment/memory.cuh"
 #include "cuda/assignment/numbers.cuh"
 
 namespace fastrebasin::cuda {
@@ -47,8 +48,8 @@ class Room {
     return piece;
   }
   // Moves an array of no content here, if there is room for it in so many bytes.
-  template <typename T>
-  __device__ void move(T*& piece, std::int64_t count, std::size_t bytes) {
+  template <typename T, Memory memory>
+  __device__ void move(Array<T, memory>& piece, std::int64_t count, std::size_t bytes) {
     if (taken_ + count * sizeof(T) <= bytes) piece = take<T>(count);
   }
   __host__ __device__ std::size_t taken() const { return taken_; }
@@ -64,20 +65,21 @@ constexpr int most_threads = 512;  // of the block that solves a problem
 constexpr int bits_of_word = 64;
 
 // What the solving block has in its shared memory as far as there is room, first things first.
+template <Memory memory>
 struct Working {
   // Of each column, and of all dead ones as one.
-  double* price;
+  Array<double, memory> price;
   // The words of its distance in a search, the round in which that last changed, and the first row
   // that led there in that round. In an auction the lowest bid and who wins, and, of each row in
   // the queue, the words of its bid.
-  unsigned *high, *low;
-  int *changed, *leader;
-  int* holder;    // the row that has it, or none
-  Bits* pending;  // a word of each thread for its columns, 64 at a time
+  Array<unsigned, memory> high, low;
+  Array<int, memory> changed, leader;
+  Array<int, memory> holder;    // the row that has it, or none
+  Array<Bits, memory> pending;  // a word of each thread for its columns, 64 at a time
   // Of each row.
-  int* partner;    // its column, or none
-  int* wanted;     // the columns that a queue's rows bid for
-  int* queues[2];  // of rows
+  Array<int, memory> partner;    // its column, or none
+  Array<int, memory> wanted;     // the columns that a queue's rows bid for
+  Array<int, memory> queues[2];  // of rows
 
   Working() = default;
   __host__ __device__ Working(Room& room, int rows, int cols)
@@ -96,21 +98,19 @@ struct Working {
     return cols / bits_of_word + most_threads + 1;
   }
 
-  // The same with arrays in another memory, those for which it has room.
-  __device__ Working moved(Room& room, std::size_t bytes, int rows, int cols) const {
-    Working to = *this;
-    room.move(to.price, cols + 1, bytes);
-    room.move(to.high, cols + 1, bytes);
-    room.move(to.pending, pending_words(cols), bytes);
-    room.move(to.changed, cols + 1, bytes);
-    room.move(to.leader, cols + 1, bytes);
-    room.move(to.low, cols + 1, bytes);
-    room.move(to.queues[0], rows, bytes);
-    room.move(to.queues[1], rows, bytes);
-    room.move(to.holder, cols + 1, bytes);
-    room.move(to.wanted, rows, bytes);
-    room.move(to.partner, rows, bytes);
-    return to;
+  // Moves those arrays to another memory for which it has room. What they hold stays behind.
+  __device__ void move(Room& room, std::size_t bytes, int rows, int cols) {
+    room.move(price, cols + 1, bytes);
+    room.move(high, cols + 1, bytes);
+    room.move(pending, pending_words(cols), bytes);
+    room.move(changed, cols + 1, bytes);
+    room.move(leader, cols + 1, bytes);
+    room.move(low, cols + 1, bytes);
+    room.move(queues[0], rows, bytes);
+    room.move(queues[1], rows, bytes);
+    room.move(holder, cols + 1, bytes);
+    room.move(wanted, rows, bytes);
+    room.move(partner, rows, bytes);
   }
 };
 
@@ -118,9 +118,9 @@ struct Working {
 // has at least the bound for its reduced cost, for ever, as prices only fall.
 template <typename T>
 struct Lists {
-  int* cols;
-  T* costs;
-  double* bound;
+  Array<int, Memory::global> cols;
+  Array<T, Memory::global> costs;
+  Array<double, Memory::global> bound;
 
   Lists() = default;
   __host__ __device__ Lists(Room& room, int rows)
@@ -129,24 +129,27 @@ struct Lists {
         bound(room.take<double>(rows)) {}
 };
 
-template <typename T>
+// `memory` is where the working arrays and the state are.
+template <typename T, Memory memory>
 struct Problem {
-  const T* costs;
+  using Cost = T;
+
+  Array<const T, Memory::global> costs;
   std::int64_t row_stride;
   int rows, cols;
   T sign;
   bool aligned;  // whether rows can be read in packs
-  State* state;
-  unsigned char *dead_row, *dead_col;
-  Working columns;
+  Array<State, memory> state;
+  Array<unsigned char, Memory::global> dead_row, dead_col;
+  Working<memory> columns;
   Lists<T> lists;
   // Of each row, for a stage or longer.
-  double* base;      // how far it is from where a search begins
-  T* pair_cost;      // of the column that it has
-  double* best;      // its lowest reduced cost
-  double* whole_at;  // at which distance a search reads it whole
-  double* slack;     // of its pair, at the end
-  int* stale;        // rows to be listed anew, or read whole
+  Array<double, Memory::global> base;      // how far it is from where a search begins
+  Array<T, Memory::global> pair_cost;      // of the column that it has
+  Array<double, Memory::global> best;      // its lowest reduced cost
+  Array<double, Memory::global> whole_at;  // at which distance a search reads it whole
+  Array<double, Memory::global> slack;     // of its pair, at the end
+  Array<int, Memory::global> stale;        // rows to be listed anew, or read whole
 
   Problem() = default;
   __host__ __device__ Problem(Room& room, int rows, int cols)

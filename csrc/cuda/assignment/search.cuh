@@ -17,14 +17,17 @@ namespace fastrebasin::cuda {
 // A search goes so many times as far as to the nearest end.
 constexpr double search_reach = 10;
 
-template <typename T>
+template <typename T, Memory memory>
+[[gnu::noinline]] __device__ void move_along_paths();
+
+template <typename T, Memory memory>
 class Search {
  public:
-  __device__ explicit Search(Block<T>& block)
+  __device__ explicit Search(Block<T, memory>& block)
       : block_(block),
         problem_(block.problem),
         columns_(block.problem.columns),
-        distances_(block) {}
+        distances_(block, block.problem.columns) {}
 
   // Gives every row but dead ones a column; false where there's none. All threads meet.
   __device__ bool assign_rows() {
@@ -40,7 +43,7 @@ class Search {
       const int free = block_.counts[0];
       if (free == 0) return true;
       const int* queue = columns_.queues[0];
-      find_best(block_, free, [&](int k) { return queue[k]; });
+      find_best<T, memory>(0, free);
       const double outside = problem_.outside();
       if (take_dead_columns(outside) > 0) continue;
       double worst = -infinity;
@@ -51,8 +54,8 @@ class Search {
         if (problem_.best[row] > worst) worst = problem_.best[row];
       });
       if (!(block_highest(worst, block_.parts) < infinity)) return false;
-      if (!distances_.find(true, infinity, reach)) return false;
-      augment();
+      if (!find_distances<T, memory>(true, infinity, reach)) return false;
+      move_along_paths<T, memory>();
     }
   }
 
@@ -99,13 +102,55 @@ class Search {
         if (is_end(j) && at > farthest) farthest = at;
       });
       farthest = block_highest(farthest, block_.parts);
-      distances_.find(false, farthest, infinity);
-      augment();
+      find_distances<T, memory>(false, farthest, infinity);
+      move_along_paths<T, memory>();
     }
   }
 
+  // Moves rows along the paths to all ends, as far as they don't meet, and lowers the prices of all
+  // columns nearer than the farthest of these.
+  __device__ void augment() {
+    int* claim = columns_.wanted;  // of each row: the first end whose path it is on
+    for_each_thread(problem_.rows, [&](int row) { claim[row] = no_leader; });
+    set_ends();
+    __syncthreads();
+    for_each_end([&](int end) {
+      walk(end, [&](int, int row, int) {
+        if (row != problem_.rows) atomicMin(&claim[row], end);
+        return true;
+      });
+      return true;
+    });
+    __syncthreads();
+    double farthest = 0;
+    for_each_end([&](int end) {
+      bool own = true;
+      walk(end, [&](int, int row, int) {
+        own = row == problem_.rows || claim[row] == end;
+        return own;
+      });
+      if (own && distances_.at(end) > farthest) farthest = distances_.at(end);
+      return own;
+    });
+    const int free_dead = free_dead_cols();
+    farthest = block_highest(farthest, block_.parts);
+    for_each_end([&](int end) {
+      move_along(end, free_dead);
+      return true;
+    });
+    for_each_thread(problem_.cols + 1, [&](int j) {
+      const double at = distances_.at(j);
+      if (at < farthest) columns_.price[j] += at - farthest;
+    });
+    __syncthreads();
+    for_each_thread(problem_.rows, [&](int row) {
+      if (claim[row] != no_leader) problem_.find_pair_cost(row);
+    });
+    __syncthreads();
+  }
+
  private:
-  static constexpr int no_leader = Distances<T>::no_leader;
+  static constexpr int no_leader = Distances<T, memory>::no_leader;
 
   __device__ int free_dead_cols() const { return distances_.free_dead_cols(); }
   __device__ bool is_end(int j) const { return distances_.is_end(j); }
@@ -152,7 +197,7 @@ class Search {
       word = 0;
       for (int k = 0; k < bits_of_word && first + k * stride < cols; ++k) {
         const int j = first + k * stride;
-        if (columns_.high[j] < high_word(infinity) && distances_.at(j) <= distances_.radius() &&
+        if (columns_.high[j] < high_word(infinity) && distances_.at(j) <= block_.radius &&
             is_end(j))
           word |= Bits{1} << k;
       }
@@ -168,48 +213,6 @@ class Search {
       goes_on = body(col, row, before) && before != none;
       col = before;
     }
-  }
-
-  // Moves rows along the paths to all ends, as far as they don't meet, and lowers the prices of all
-  // columns nearer than the farthest of these.
-  __device__ void augment() {
-    int* claim = columns_.wanted;  // of each row: the first end whose path it is on
-    for_each_thread(problem_.rows, [&](int row) { claim[row] = no_leader; });
-    set_ends();
-    __syncthreads();
-    for_each_end([&](int end) {
-      walk(end, [&](int, int row, int) {
-        if (row != problem_.rows) atomicMin(&claim[row], end);
-        return true;
-      });
-      return true;
-    });
-    __syncthreads();
-    double farthest = 0;
-    for_each_end([&](int end) {
-      bool own = true;
-      walk(end, [&](int, int row, int) {
-        own = row == problem_.rows || claim[row] == end;
-        return own;
-      });
-      if (own && distances_.at(end) > farthest) farthest = distances_.at(end);
-      return own;
-    });
-    const int free_dead = free_dead_cols();
-    farthest = block_highest(farthest, block_.parts);
-    for_each_end([&](int end) {
-      move_along(end, free_dead);
-      return true;
-    });
-    for_each_thread(problem_.cols + 1, [&](int j) {
-      const double at = distances_.at(j);
-      if (at < farthest) columns_.price[j] += at - farthest;
-    });
-    __syncthreads();
-    for_each_thread(problem_.rows, [&](int row) {
-      if (claim[row] != no_leader) problem_.find_pair_cost(row);
-    });
-    __syncthreads();
   }
 
   __device__ void move_along(int end, int free_dead) {
@@ -260,10 +263,16 @@ class Search {
     }
   }
 
-  Block<T>& block_;
-  Problem<T>& problem_;
-  Working& columns_;
-  Distances<T> distances_;
+  Block<T, memory>& block_;
+  Problem<T, memory>& problem_;
+  Working<memory>& columns_;
+  Distances<T, memory> distances_;
 };
+
+// Not copied into its callers, as `run_phase`.
+template <typename T, Memory memory>
+__device__ void move_along_paths() {
+  Search<T, memory>(shared_memory<Block<T, memory>>()).augment();
+}
 
 }  // namespace fastrebasin::cuda

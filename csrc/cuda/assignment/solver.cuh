@@ -19,40 +19,41 @@ __device__ constexpr double hard_tolerances[hard_phases] = {64, 16, 4, 1, 0.3, 0
 constexpr int few_rows = 64;
 constexpr int rounds_to_settle = 600, rounds_of_phase = 2000, rounds_of_reduction = 75;
 
-template <typename T>
+template <typename T, Memory memory>
 class Solver {
  public:
-  __device__ explicit Solver(Block<T>& block) : block_(block), problem_(block.problem) {}
+  __device__ explicit Solver(Block<T, memory>& block) : block_(block), problem_(block.problem) {}
 
-  // A phase of the auction: it begins from prices, lists at those prices, and what the former one
+  // A step of the auction: it begins from prices, lists at those prices, and what the former one
   // assigned.
-  __device__ void run_phase(int phase) {
+  __device__ void bid(int step) {
     State& state = *problem_.state;
-    if (phase == 0) measure_spread();
-    const double spread = state.spread;
-    if (state.warm || !(spread > 0)) return;
-    Auction<T> auction(block_);
-    const int few = state.live_rows / few_rows;
-    if (phase == 0) {
-      const int left = auction.phase(usual_tolerances[0] * spread, few, rounds_to_settle);
-      if (threadIdx.x == 0) state.settled = left <= few;
-    } else if (state.settled) {
-      auction.phase(usual_tolerances[phase] * spread, few, rounds_of_phase);
-    } else if (phase == usual_phases - 1) {
-      for (int k = 0; k < hard_phases; ++k)
-        auction.phase(hard_tolerances[k] * spread, few, rounds_of_phase);
+    if (step == 0) measure_spread();
+    if (state.warm || !(state.spread > 0)) return;
+    const bool is_first = step == 0, is_hard = !is_first && !state.settled;
+    if (!is_hard || step == usual_phases - 1) {
+      const double* tolerances = is_hard ? hard_tolerances : usual_tolerances + step;
+      const int phases = is_hard ? hard_phases : 1, few = state.live_rows / few_rows;
+      int left = 0;
+#pragma unroll 1
+      for (int phase = 0; phase < phases; ++phase)
+        left = run_phase<T, memory>(tolerances[phase] * state.spread, few,
+                                    is_first ? rounds_to_settle : rounds_of_phase);
+      if (is_first && threadIdx.x == 0) state.settled = left <= few;
     }
     raise_left_over();
   }
 
-  // The optimum, from where the last phase ended.
+  // The optimum, from where the auction ended.
   __device__ void finish() {
-    Auction<T>(block_).phase(0, 0, rounds_of_reduction);
+    run_phase<T, memory>(0, 0, rounds_of_reduction);
     find_pair_costs(problem_);
-    Search<T> search(block_);
-    bool complete = search.assign_rows();
-    if (!complete) {  // what is forbidden may leave a row nothing but a dead column
-      search.open_dead_columns();
+    Search<T, memory> search(block_);
+    bool complete = false;
+#pragma unroll 1
+    for (int turn = 0; turn < 2 && !complete; ++turn) {
+      // What is forbidden may leave a row nothing but a dead column.
+      if (turn > 0) search.open_dead_columns();
       complete = search.assign_rows();
     }
     if (complete) search.assign_dead_rows();
@@ -65,7 +66,7 @@ class Solver {
   // better go to them in the next phase, for which all rows are listed anew.
   __device__ void raise_left_over() {
     if (problem_.left_over() <= 0) return;
-    const Working& columns = problem_.columns;
+    const Working<memory>& columns = problem_.columns;
     double highest = -infinity;
     for_each_thread(problem_.cols, [&](int j) {
       if (columns.price[j] > highest) highest = columns.price[j];
@@ -119,7 +120,7 @@ class Solver {
 
   // Gives each dead column and each dead row a partner of its own, in the order of their numbers.
   __device__ void hand_out() {
-    Working& columns = problem_.columns;
+    Working<memory>& columns = problem_.columns;
     const int rows = problem_.rows, cols = problem_.cols;
     int *dead = columns.leader, *kept = columns.changed;  // what searches noted isn't needed
     for_each_ranked(
@@ -151,8 +152,8 @@ class Solver {
     __syncthreads();
   }
 
-  Block<T>& block_;
-  Problem<T>& problem_;
+  Block<T, memory>& block_;
+  Problem<T, memory>& problem_;
 };
 
 }  // namespace fastrebasin::cuda

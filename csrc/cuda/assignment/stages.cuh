@@ -15,6 +15,9 @@ namespace fastrebasin::cuda {
 // Prices beyond so many times the largest cost would leave no digits for differences.
 constexpr double most_price = 1024;
 
+template <typename T>
+using GlobalProblem = Problem<T, Memory::global>;
+
 // Where a former result is: null pointers for none.
 struct Former {
   const std::int64_t* col4row;
@@ -23,7 +26,7 @@ struct Former {
 
 // Prices to start from: those of a former result if they are of any use, else zero. By a block.
 template <typename T>
-__device__ void start(const Problem<T>& problem, const Former& former, double* parts) {
+__device__ void start(const GlobalProblem<T>& problem, const Former& former, double* parts) {
   double* price = problem.columns.price;
   const int rows = problem.rows, cols = problem.cols;
   double highest = -infinity, scale = 0;
@@ -54,7 +57,7 @@ __device__ void start(const Problem<T>& problem, const Former& former, double* p
 
 // Looks at all entries of a row. By a warp.
 template <typename T>
-__device__ void inspect(const Problem<T>& problem, int row) {
+__device__ void inspect(const GlobalProblem<T>& problem, int row) {
   bool valid = true;
   T low = T(infinity), high = T(-infinity);
   const T* costs = problem.costs + row * problem.row_stride;
@@ -86,7 +89,7 @@ __device__ void inspect(const Problem<T>& problem, int row) {
 // Finds which of a warp's columns, beginning with `first`, are equal on all rows but dead ones. By
 // a block; `differ` has room for a number of each lane.
 template <typename T>
-__device__ void find_dead_columns(const Problem<T>& problem, int first, int* differ) {
+__device__ void find_dead_columns(const GlobalProblem<T>& problem, int first, int* differ) {
   const int lane = threadIdx.x % warp_lanes, warp = threadIdx.x / warp_lanes;
   const int warps = blockDim.x / warp_lanes, col = first + lane;
   const int top = problem.state->first_live_row;
@@ -108,9 +111,9 @@ __device__ void find_dead_columns(const Problem<T>& problem, int first, int* dif
 
 // Takes the pairs of a former result; a dead column stands for all of them. By a block.
 template <typename T>
-__device__ void take_pairs(const Problem<T>& problem, const Former& former) {
+__device__ void take_pairs(const GlobalProblem<T>& problem, const Former& former) {
   if (!problem.state->warm) return;
-  const Working& columns = problem.columns;
+  const Working<Memory::global>& columns = problem.columns;
   for (int row = threadIdx.x; row < problem.rows; row += blockDim.x) {
     const std::int64_t col = former.col4row[row];
     if (problem.is_dead_row(row) || col < 0 || col >= problem.cols) continue;
@@ -124,7 +127,7 @@ __device__ void take_pairs(const Problem<T>& problem, const Former& former) {
 // Sets aside those dead columns that are equal to the first: at a price of -inf nobody wants them.
 // By a block.
 template <typename T>
-__device__ void set_aside_dead_columns(const Problem<T>& problem, double* parts) {
+__device__ void set_aside_dead_columns(const GlobalProblem<T>& problem, double* parts) {
   State& state = *problem.state;
   const int first = state.first_dead_col, row = state.first_live_row;
   if (first == problem.cols) return;
@@ -149,7 +152,7 @@ __device__ void set_aside_dead_columns(const Problem<T>& problem, double* parts)
 
 // Finds what a row pays at most, and by how much its pair costs more. By a warp.
 template <typename T>
-__device__ void certify(const Problem<T>& problem, int row) {
+__device__ void certify(const GlobalProblem<T>& problem, int row) {
   const double dead_price = problem.columns.price[problem.cols];
   double best = infinity;
   for_each_col(problem, row, [&](int col, double reduced, int) {
@@ -175,7 +178,7 @@ struct Found {
 
 // Says what was found, with the highest price as zero. By a block.
 template <typename T>
-__device__ void report(const Problem<T>& problem, const Found& found, double* parts) {
+__device__ void report(const GlobalProblem<T>& problem, const Found& found, double* parts) {
   const State& state = *problem.state;
   const double* price = problem.columns.price;
   const double sign = double(problem.sign);

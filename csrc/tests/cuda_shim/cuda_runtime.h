@@ -208,6 +208,8 @@ cudaError_t outcome();
 int current_device();
 // Which generation devices are of, from here on.
 void set_generation(int major);
+// How much shared memory a kernel can be allowed, from here on.
+void set_shared_memory(int bytes);
 cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config);
 // Lets a kernel use so much shared memory.
 cudaError_t allow(const void* kernel, int shared_bytes);

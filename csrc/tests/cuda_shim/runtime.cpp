@@ -14,7 +14,8 @@ thread_local int generation = 8;
 thread_local std::map<const void*, int> allowed;  // of shared memory, for each kernel
 
 // Of shared memory: what a kernel may always use, and what it can be allowed.
-constexpr int usual_shared_bytes = 48 * 1024, most_shared_bytes = 227 * 1024;
+constexpr int usual_shared_bytes = 48 * 1024;
+thread_local int most_shared_bytes = 227 * 1024;
 
 }  // namespace
 
@@ -31,6 +32,8 @@ cudaError_t outcome() {
 int current_device() { return device; }
 
 void set_generation(int major) { generation = major; }
+
+void set_shared_memory(int bytes) { most_shared_bytes = bytes; }
 
 // The limits of every device, and what needs no leave to be launched.
 cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config) {

@@ -147,16 +147,18 @@ __device__ void solve_problem(const Group& group, std::size_t shared_bytes, bool
   if (threadIdx.x == 0) *stored.state = block.state;
 }
 
-// A block for each problem. Meant for hundreds of rows to some ten thousand.
+// A block for each problem. Meant for hundreds of rows to some ten thousand. Without the bound of
+// one block to a multiprocessor, compilers save registers for a second one in some of these
+// kernels.
 template <typename T, Memory memory>
-__global__ void __launch_bounds__(most_threads)
+__global__ void __launch_bounds__(most_threads, 1)
     bid_all(const __grid_constant__ Group group, int step, std::size_t shared_bytes) {
   solve_problem<T, memory>(group, shared_bytes, step == 0,
                            [step](auto& block) { Solver<T, memory>(block).bid(step); });
 }
 
 template <typename T, Memory memory>
-__global__ void __launch_bounds__(most_threads)
+__global__ void __launch_bounds__(most_threads, 1)
     finish_all(const __grid_constant__ Group group, std::size_t shared_bytes) {
   solve_problem<T, memory>(group, shared_bytes, true,
                            [](auto& block) { Solver<T, memory>(block).finish(); });

@@ -31,9 +31,11 @@ struct Block {
   int refused;         // rows that bid for one in vain
   int dead_out;        // dead rows that have one
   int dead_left;       // dead rows without a column
-  int whole_count[2];  // rows that a search reads whole, of even and odd rounds
-  int open_class;      // whether a search goes on from the rows that have a dead column
-  double radius;       // how far a search knows distances
+  int search;          // the number of the search
+  // Of even and odd rounds: rows that a search has listed anew, and those that it reads whole.
+  int listed_count[2], whole_count[2];
+  int open_class;  // whether a search goes on from the rows that have a dead column
+  double radius;   // how far a search knows distances
   double samples[most_samples];
   double parts[most_warps];
   Nearest nearest[most_warps];  // of what the threads of each warp looked at

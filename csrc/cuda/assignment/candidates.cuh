@@ -231,14 +231,20 @@ __device__ Choice choose(const Problem<T, memory>& problem, int row) {
   return choice;
 }
 
-// Calls body(number, row) by each team for the rows of a queue; all lanes of a warp come along,
-// with no row once there are none left.
-template <typename Body>
-__device__ void for_each_team(const int* queue, int count, Body body) {
+// Calls body(number, row) by each team for the rows that row_of(number) gives for 0 to count - 1;
+// all lanes of a warp come along, with no row once there are none left.
+template <typename RowOf, typename Body>
+__device__ void for_each_team_of(int count, RowOf row_of, Body body) {
   const int teams = blockDim.x / team_lanes, team = threadIdx.x / team_lanes;
   const int first_of_warp = threadIdx.x / warp_lanes * (warp_lanes / team_lanes);
   for (int first = 0; first + first_of_warp < count; first += teams)
-    body(first + team, first + team < count ? queue[first + team] : none);
+    body(first + team, first + team < count ? row_of(first + team) : none);
+}
+
+// The same for the rows of a queue.
+template <typename Body>
+__device__ void for_each_team(const int* queue, int count, Body body) {
+  for_each_team_of(count, [&](int k) { return queue[k]; }, body);
 }
 
 // The same by each warp, without their number.

@@ -56,8 +56,10 @@ class Distances {
     for_each_word([&](Bits& word, int) { word = 0; });
     for_each_thread(problem_.rows, [&](int row) { problem_.whole_at[row] = infinity; });
     if (threadIdx.x == 0) {
-      block_.counts[0] = block_.counts[1] = block_.whole_count[0] = block_.whole_count[1] = 0;
+      for (const int parity : {0, 1})
+        block_.counts[parity] = block_.listed_count[parity] = block_.whole_count[parity] = 0;
       block_.open_class = false;
+      ++block_.search;
     }
     __syncthreads();
   }
@@ -103,8 +105,11 @@ class Distances {
   // Three times over all edges that leave the queues' rows: the first word of distances, then the
   // second, then who led there. All threads meet.
   __device__ void relax(int now, int round) {
-    const int count = block_.counts[now], whole = block_.whole_count[now];
-    const bool at_hand = count <= int(blockDim.x) / team_lanes;  // what a team reads stays with it
+    const int count = block_.counts[now], listed = block_.listed_count[now];
+    const int whole = block_.whole_count[now];
+    const int* queue = columns_.queues[now];
+    // What a team reads stays with it.
+    const bool at_hand = count + listed <= int(blockDim.x) / team_lanes;
     Reached reached;
 #pragma unroll 1
     for (int pass = 0; pass < 3; ++pass) {
@@ -113,10 +118,12 @@ class Distances {
         if (pass == 1) reach_low(col, at, round);
         if (pass == 2) lead(row, col, at, round);
       };
-      for_each_team(columns_.queues[now], count, [&](int, int row) {
-        if (pass == 0 || !at_hand) reached = Reached(*this, row);
-        reached.visit(reach);
-      });
+      for_each_team_of(
+          count + listed, [&](int k) { return k < count ? queue[k] : problem_.stale[k - count]; },
+          [&](int, int row) {
+            if (pass == 0 || !at_hand) reached = Reached(*this, row);
+            reached.visit(reach);
+          });
       if (whole > 0) visit_whole(whole, reach);
       __syncthreads();
     }
@@ -125,7 +132,7 @@ class Distances {
   // Calls visit(row, column, distance of the column) for what the rows read whole can reach.
   template <typename Visit>
   __device__ void visit_whole(int count, Visit visit) {
-    for_each_part(problem_.stale, count, [&](int row, Part part) {
+    for_each_part(problem_.stale + (problem_.rows - count), count, [&](int row, Part part) {
       const double base = problem_.base[row], best = lowest(row);
       for_each_col(
           problem_, row,
@@ -241,7 +248,7 @@ class Distances {
     own_whole_ = infinity;
     if (threadIdx.x == 0) {
       const int now = 1 - round % 2;
-      block_.counts[now] = block_.whole_count[now] = 0;
+      block_.counts[now] = block_.listed_count[now] = block_.whole_count[now] = 0;
     }
     const Nearest nearest = meet(own);
     end_ = nearest.end < end_ ? nearest.end : end_;
@@ -302,6 +309,8 @@ class Distances {
     push(columns_.queues[next], block_.counts[next], row);
   }
 
+  // Rows whose lists don't tell as far as the search has come are listed anew, once in a search.
+  // Those of which a new list doesn't tell, either, will be read whole.
   __device__ void queue_whole_rows(int next, double limit) {
     whole_ = infinity;
     for_each_thread(problem_.rows, [&](int row) {
@@ -311,8 +320,16 @@ class Distances {
         return;
       }
       problem_.whole_at[row] = infinity;
-      push(problem_.stale, block_.whole_count[next], row);
+      if (problem_.listed_in[row] == block_.search) {
+        problem_.stale[problem_.rows - 1 - atomicAdd(&block_.whole_count[next], 1)] = row;
+      } else {
+        problem_.listed_in[row] = block_.search;
+        push(problem_.stale, block_.listed_count[next], row);
+      }
     });
+    __syncthreads();
+    for_each_warp(problem_.stale, block_.listed_count[next],
+                  [&](int row) { list_row(problem_, row); });
   }
 
   Block<T, memory>& block_;

@@ -135,7 +135,7 @@ __device__ void solve_problem(const Group& group, std::size_t shared_bytes, bool
     problem.columns.move(room, shared_bytes - sizeof(block), rows, cols);
     problem.state = &block.state;
     block.state = *stored.state;
-    block.stale = block.dead_out = block.dead_left = 0;
+    block.stale = block.dead_out = block.dead_left = block.search = 0;
   }
   __syncthreads();
   const Working<memory>& columns = block.problem.columns;

@@ -150,6 +150,7 @@ struct Problem {
   Array<double, Memory::global> whole_at;  // at which distance a search reads it whole
   Array<double, Memory::global> slack;     // of its pair, at the end
   Array<int, Memory::global> stale;        // rows to be listed anew, or read whole
+  Array<int, Memory::global> listed_in;    // the search that listed it last
 
   Problem() = default;
   __host__ __device__ Problem(Room& room, int rows, int cols)
@@ -165,7 +166,8 @@ struct Problem {
         best(room.take<double>(rows)),
         whole_at(room.take<double>(rows)),
         slack(room.take<double>(rows)),
-        stale(room.take<int>(rows)) {}
+        stale(room.take<int>(rows)),
+        listed_in(room.take<int>(rows)) {}
 
   __device__ T cost(int i, int j) const { return sign * costs[i * row_stride + j]; }
   __device__ void find_pair_cost(int i) {

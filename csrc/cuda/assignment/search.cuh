@@ -98,7 +98,7 @@ class Search {
         if (is_end(j) && at > farthest) farthest = at;
       });
       farthest = block_highest(farthest, block_.parts);
-      find_distances<T, memory>(false, farthest, infinity);
+      find_distances<T, memory>(false, farthest, search_reach);
       move_along_paths<T, memory>();
     }
   }

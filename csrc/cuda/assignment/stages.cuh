@@ -47,7 +47,10 @@ __device__ void start(const GlobalProblem<T>& problem, const Former& former, dou
     if (!(dual >= -most_price * scale && dual <= 0)) useless = 1;  // and for NaN
     problem.dead_col[j] = 0;
   }
-  for (int row = threadIdx.x; row < rows; row += blockDim.x) problem.columns.partner[row] = none;
+  for (int row = threadIdx.x; row < rows; row += blockDim.x) {
+    problem.columns.partner[row] = none;
+    problem.listed_in[row] = 0;
+  }
   warm = warm && block_sum(useless, parts) == 0;
   for (int j = threadIdx.x; !warm && j < cols; j += blockDim.x) price[j] = 0;
   if (threadIdx.x > 0) return;

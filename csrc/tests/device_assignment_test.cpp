@@ -225,7 +225,6 @@ void test_large() {
 // Where shared memory has room for a part of what a block works on, or for nearly nothing.
 template <typename T>
 void test_little_shared_memory() {
-  constexpr int usual = 227 * 1024;
   for (const int bytes : {5 * 1024, 10 * 1024}) {
     if (few && bytes > 5 * 1024) continue;
     cuda_shim::set_shared_memory(bytes);
@@ -235,7 +234,7 @@ void test_little_shared_memory() {
       solve_stacks({batch.stack()}, maximize);
       check_batch(batch, maximize);
     });
-    cuda_shim::set_shared_memory(usual);
+    cuda_shim::set_shared_memory(cuda_shim::most_shared_bytes);
   }
 }
 

@@ -14,6 +14,8 @@
 
 #include <cuda_runtime.h>
 
+#include <limits>
+
 #include "cuda/assignment/block.cuh"
 #include "cuda/relaxed.cuh"
 
@@ -22,6 +24,8 @@ namespace fastrebasin::cuda {
 // A round goes on from all columns within so much of the nearest, in units of the usual spread of a
 // row's candidates: more of them at a time, some of them too early.
 constexpr double search_step = 0.05;
+// As far as a search may go: what can't be reached is farther, at infinity.
+constexpr double unlimited = std::numeric_limits<double>::max();
 
 template <typename T, Memory memory>
 class Distances {
@@ -88,10 +92,9 @@ class Distances {
       const double open = look(round);
       if (end_ * reach < radius_) radius_ = end_ * reach;
       const double nearest = open < whole_ ? open : whole_;
-      const bool known =
-          nearest <= radius_ && nearest < infinity && whole_ <= open && end_ <= whole_;
-      if (known) radius_ = whole_;
-      if (known || !(nearest <= radius_ && nearest < infinity)) break;
+      const bool goes_on = nearest <= radius_, known = whole_ <= open && end_ <= whole_;
+      if (goes_on && known) radius_ = whole_;
+      if (!goes_on || known) break;
       if (nearest > limit) limit = nearest + step;
       go_on(1 - now, limit);
       __syncthreads();
@@ -138,7 +141,7 @@ class Distances {
           problem_, row,
           [&](int col, double reduced, int) {
             const double at = base + above(reduced, best);  // infinite beyond the last column
-            if (at <= radius_ && at < infinity) visit(row, col, at);
+            if (at <= radius_) visit(row, col, at);
           },
           part);
     });
@@ -167,7 +170,7 @@ class Distances {
 #pragma unroll
       for (int k = 0; k < own_slots; ++k)
         if (edges_.reduced[k] <= radius_) visit(row_, edges_.cols[k], edges_.reduced[k]);
-      if (outside_ <= radius_ && outside_ < infinity) visit(row_, dead_col_, outside_);
+      if (outside_ <= radius_) visit(row_, dead_col_, outside_);
     }
 
    private:
@@ -337,7 +340,7 @@ class Distances {
   const Working<memory>& columns_;
   // The nearest end, the least distance at which a row must be read whole, and how far the search
   // goes; the same in all threads but for what a thread found itself since they met.
-  double end_ = infinity, whole_ = infinity, radius_ = infinity, own_whole_ = infinity;
+  double end_ = infinity, whole_ = infinity, radius_ = unlimited, own_whole_ = infinity;
 };
 
 // Not copied into its callers, as `run_phase`.

@@ -44,7 +44,7 @@ class Paths {
       if (own && distances_.at(end) > farthest) farthest = distances_.at(end);
       return own;
     });
-    const int free_dead = free_dead_cols();
+    const int free_dead = distances_.free_dead_cols();
     farthest = block_highest(farthest, block_.parts);
     for_each_end([&](int end) {
       move_along(end, free_dead);
@@ -63,9 +63,6 @@ class Paths {
 
  private:
   static constexpr int no_leader = Distances<T, memory>::no_leader;
-
-  __device__ int free_dead_cols() const { return distances_.free_dead_cols(); }
-  __device__ bool is_end(int j) const { return distances_.is_end(j); }
 
   // Calls is_left(end) for the ends within the radius, those whose bits are set, each by a thread
   // of its own; their bits become what it says.
@@ -87,7 +84,7 @@ class Paths {
       for (int k = 0; k < bits_of_word && first + k * stride < cols; ++k) {
         const int j = first + k * stride;
         if (columns_.high[j] < high_word(infinity) && distances_.at(j) <= block_.radius &&
-            is_end(j))
+            distances_.is_end(j))
           word |= Bits{1} << k;
       }
     });

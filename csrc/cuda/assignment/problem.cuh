@@ -132,8 +132,6 @@ struct Lists {
 // `memory` is where the working arrays and the state are.
 template <typename T, Memory memory>
 struct Problem {
-  using Cost = T;
-
   Array<const T, Memory::global> costs;
   std::int64_t row_stride;
   int rows, cols;

@@ -50,7 +50,7 @@ class Search {
         if (problem_.best[row] > worst) worst = problem_.best[row];
       });
       if (!(block_highest(worst, block_.parts) < infinity)) return false;
-      if (!find_distances<T, memory>(true, infinity, reach)) return false;
+      if (!find_distances<T, memory>(true, unlimited, reach)) return false;
       move_along_paths<T, memory>();
     }
   }

@@ -14,10 +14,9 @@
 
 __thread cuda_shim::Index threadIdx, blockIdx, blockDim, gridDim;
 
-// As large as a block may ask for, on any device.
-constexpr std::size_t most_shared_bytes = 227 * 1024;
 namespace fastrebasin::cuda {
-__thread unsigned char dynamic_shared_memory[most_shared_bytes] __attribute__((aligned(1024)));
+__thread unsigned char dynamic_shared_memory[cuda_shim::most_shared_bytes]
+    __attribute__((aligned(1024)));
 }  // namespace fastrebasin::cuda
 
 namespace cuda_shim {

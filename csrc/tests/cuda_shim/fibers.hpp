@@ -13,6 +13,9 @@
 
 namespace cuda_shim {
 
+// Of shared memory: as much as a block may ask for, on any device.
+constexpr int most_shared_bytes = 227 * 1024;
+
 struct Index {
   unsigned x, y, z;
 };

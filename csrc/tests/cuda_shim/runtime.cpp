@@ -15,7 +15,7 @@ thread_local std::map<const void*, int> allowed;  // of shared memory, for each 
 
 // Of shared memory: what a kernel may always use, and what it can be allowed.
 constexpr int usual_shared_bytes = 48 * 1024;
-thread_local int most_shared_bytes = 227 * 1024;
+thread_local int allowable_shared_bytes = most_shared_bytes;
 
 }  // namespace
 
@@ -33,7 +33,7 @@ int current_device() { return device; }
 
 void set_generation(int major) { generation = major; }
 
-void set_shared_memory(int bytes) { most_shared_bytes = bytes; }
+void set_shared_memory(int bytes) { allowable_shared_bytes = bytes; }
 
 // The limits of every device, and what needs no leave to be launched.
 cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config) {
@@ -50,7 +50,7 @@ cudaError_t launchable(const void* kernel, const cudaLaunchConfig_t& config) {
 
 cudaError_t allow(const void* kernel, int shared_bytes) {
   if (const cudaError_t error = outcome(); error != cudaSuccess) return error;
-  if (shared_bytes > most_shared_bytes) return cudaErrorInvalidValue;
+  if (shared_bytes > allowable_shared_bytes) return cudaErrorInvalidValue;
   allowed[kernel] = shared_bytes;
   return cudaSuccess;
 }
@@ -81,6 +81,6 @@ cudaError_t cudaSetDevice(int device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const bool asks_generation = attribute == cudaDevAttrComputeCapabilityMajor;
-  *value = asks_generation ? cuda_shim::generation : cuda_shim::most_shared_bytes;
+  *value = asks_generation ? cuda_shim::generation : cuda_shim::allowable_shared_bytes;
   return cuda_shim::outcome();
 }

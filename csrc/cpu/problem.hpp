@@ -145,12 +145,11 @@ class Problem {
   // Calls body(begin, end) for ranges that make up 0 to count, in which each is one row's work.
   template <typename Body>
   void for_ranges(std::int64_t count, const Body& body) {
-    const std::int64_t rows_each = std::max<std::int64_t>(1, entries_per_task / (cols() + 1));
-    if (count <= rows_each) return body(0, count);
-    const std::int64_t tasks = (count + rows_each - 1) / rows_each;
+    const std::int64_t tasks = std::min(count, count * cols() / entries_per_task);
+    if (tasks <= 1) return body(0, count);
     const bool all =
         parallel_for(tasks, threads_, interrupted_, [&](std::int64_t task, const Poll&) {
-          body(task * rows_each, std::min(count, (task + 1) * rows_each));
+          body(task * count / tasks, (task + 1) * count / tasks);
         });
     if (!all) throw Interrupted();
   }

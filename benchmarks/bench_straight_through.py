@@ -7,7 +7,8 @@ the same images rotated, batches of 500. "resnet": ResNet20 at 4 times the width
 250 random images of CIFAR-10's shape; the published loop runs the data set, `--images`, through the
 merged model in every step, to reset BatchNorm statistics that the step doesn't read. The loss of
 the first step must be the published one's before any time counts; later, sums of float32 may decide
-otherwise.
+otherwise. Both are timed in turn, `--rounds` times, as a shared machine's speed changes from minute
+to minute; medians are of all rounds' steps.
 """
 
 from __future__ import annotations
@@ -111,31 +112,39 @@ def bench(
     published_steps: int,
     lr: float,
     reset_on: int = 0,
+    rounds: int = 1,
 ) -> dict[str, Any]:
-    """Take the same steps with both, check that they agree, and print a line."""
+    """Take the same steps with both in turn, check that they agree, and print a line."""
     spec = architectures.mlp(3) if name == "mlp" else architectures.resnet()
     a, b, data = models
     generator = torch.Generator().manual_seed(0)  # as ours draws them
     epoch = (mixture(sources(data), batch_size, generator) for _ in range(epochs))
     batches = list(itertools.islice(itertools.chain.from_iterable(epoch), published_steps))
     everything = [data[0][:batch_size]] * (reset_on // batch_size)
-    losses, seconds = ours(spec, models, batch_size, epochs, lr)
-    expected, theirs = published.straight_through(
-        spec, a, b, batches, lr=lr, seed=0, bookkeeping=True, reset_on=everything
-    )
-    apart = abs(losses[0] - expected[0]) / expected[0]
-    if apart > 1e-4:  # later steps may part where sums of float32 decide between near equals
-        raise SystemExit(f"{name}: the first losses are {losses[0]} and {expected[0]}")
-    warm = min(WARM, len(theirs) // 2)
-    median = {part: statistics.median(values[warm:]) for part, values in seconds.items()}
-    published_step = statistics.median(theirs[warm:])
+    timed = []
+    for _ in range(rounds):
+        losses, seconds = ours(spec, models, batch_size, epochs, lr)
+        expected, theirs = published.straight_through(
+            spec, a, b, batches, lr=lr, seed=0, bookkeeping=True, reset_on=everything
+        )
+        apart = abs(losses[0] - expected[0]) / expected[0]
+        if apart > 1e-4:  # later steps may part where sums of float32 decide between near equals
+            raise SystemExit(f"{name}: the first losses are {losses[0]} and {expected[0]}")
+        warm = min(WARM, len(theirs) // 2)
+        timed.append({k: v[warm:] for k, v in (seconds | {"published": theirs}).items()})
+    every = {part: [s for times in timed for s in times[part]] for part in timed[0]}
+    median = {part: statistics.median(values) for part, values in every.items()}
     row = {
         "what": name,
         "reset on images": reset_on,
         "losses": {"ours": losses[: len(expected)], "published": expected},
-        "seconds": seconds | {"published": theirs},
+        "seconds": every,
         "matching over model": median["matching"] / median["model"],
-        "published over ours": published_step / median["step"],
+        "published over ours": median["published"] / median["step"],
+        "of each round": [
+            statistics.median(times["published"]) / statistics.median(times["step"])
+            for times in timed
+        ],
     }
     print_row(row, median)
     return row
@@ -148,7 +157,9 @@ def print_row(row: dict[str, Any], median: dict[str, float]) -> None:
         f"{row['what']}: step {1e3 * median['step']:.1f} ms, of which matching "
         f"{1e3 * median['matching']:.1f} = {row['matching over model']:.2f} of forward and "
         f"backward, moving B {1e3 * median['moving']:.1f}; published takes "
-        f"x{row['published over ours']:.1f}{f', with {images} images to reset on' * (images > 0)}; "
+        f"x{row['published over ours']:.1f} "
+        f"({', '.join(f'{ratio:.1f}' for ratio in row['of each round'])})"
+        f"{f', with {images} images to reset on' * (images > 0)}; "
         f"mean loss of {len(expected)} steps {statistics.mean(losses):.4f}, published "
         f"{statistics.mean(expected):.4f}",
         flush=True,
@@ -165,13 +176,13 @@ def main() -> None:
     add("--data-dir", type=Path, default=os.environ.get("FASTREBASIN_DATA"))
     add("--images", type=int, default=50_000, help="to reset statistics on")
     add("--published-steps", type=int, default=40, help="of the MLPs")
+    add("--rounds", type=int, default=5, help="of the MLPs")
     add("--out", type=Path, help="write all numbers as JSON")
     options = parser.parse_args()
     record = provenance()
     if "mlp" in options.what:
-        record["mlp"] = bench(
-            "mlp", trained_mlps(options.data_dir), 500, 4, options.published_steps, 0.1
-        )
+        models, steps = trained_mlps(options.data_dir), options.published_steps
+        record["mlp"] = bench("mlp", models, 500, 4, steps, 0.1, rounds=options.rounds)
     if "resnet" in options.what:
         record["resnet"] = bench("resnet", resnets(750), 250, 1, 1, 0.1, options.images)
     if options.out:

@@ -13,7 +13,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt README.md \
            $(shell find csrc python -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' -o -name '*.pyi')
 NATIVE = $(shell find csrc -name '*.?pp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 
-.PHONY: demo test slow lint sanitize sanitize-address sanitize-thread format clean check-tools
+.PHONY: demo test slow lint sanitize sanitize-address sanitize-thread definitions format clean check-tools
 
 demo: $(INSTALLED)
 	$(BIN)/fastrebasin demo --output $(OUTPUT)
@@ -32,8 +32,8 @@ lint: $(INSTALLED) $(LINTERS)
 	$(BIN)/python .ci/budget.py
 
 # The native tests under the sanitizers of addresses and undefined behaviour, and those of threads,
-# a CPU's and a GPU's, under the sanitizer of threads.
-sanitize: sanitize-address sanitize-thread
+# a CPU's and a GPU's, under the sanitizer of threads; and whether what has one name is one thing.
+sanitize: sanitize-address sanitize-thread definitions
 
 sanitize-address: SANITIZERS := address,undefined
 sanitize-address: TARGET := all
@@ -50,6 +50,15 @@ sanitize-address sanitize-thread: $(CMAKE)
 	  -DCMAKE_CTEST_ARGUMENTS='--output-on-failure;-j2;-L;$(TARGET)'
 	$(BIN)/python -m cmake --build build/$@ --parallel 2 --target $(TARGET)
 	$(LESS_RANDOM) $(BIN)/python -m cmake --build build/$@ --target test
+
+# Two types of one name in different files would be mixed up by the linker, which sees none of it
+# unless it knows types. Compilers other than GCC don't tell.
+DEFINITIONS_FLAGS := -O1 -flto=2 -Wodr -Werror=odr -Wlto-type-mismatch -Werror=lto-type-mismatch
+
+definitions: $(CMAKE)
+	$(BIN)/python -m cmake -S . -B build/$@ -G 'Unix Makefiles' --log-level=WARNING \
+	  -DFASTREBASIN_TESTS=ON -DCMAKE_CXX_FLAGS='$(DEFINITIONS_FLAGS)'
+	$(BIN)/python -m cmake --build build/$@ --parallel 2
 
 format: $(LINTERS)
 	$(BIN)/ruff check --fix .

@@ -14,6 +14,7 @@
 #include "cuda/launch.cuh"
 
 namespace fastrebasin::cuda {
+namespace assignment {
 namespace {
 
 template <typename T>
@@ -68,18 +69,20 @@ void run_all(const std::vector<AssignmentStack>& stacks, bool maximize, char* wo
 }
 
 }  // namespace
+}  // namespace assignment
 
 std::size_t workspace_bytes(const std::vector<AssignmentStack>& stacks) {
   std::size_t bytes = 0;
-  for (const AssignmentStack& stack : stacks) bytes += stack.batch * problem_bytes(stack);
+  for (const AssignmentStack& stack : stacks)
+    bytes += stack.batch * assignment::problem_bytes(stack);
   return bytes;
 }
 
 void solve_assignments(const std::vector<AssignmentStack>& stacks, bool maximize, void* workspace,
                        int device, Stream stream) {
   const OnDevice on(device);
-  run_all<float>(stacks, maximize, static_cast<char*>(workspace), device, stream);
-  run_all<double>(stacks, maximize, static_cast<char*>(workspace), device, stream);
+  assignment::run_all<float>(stacks, maximize, static_cast<char*>(workspace), device, stream);
+  assignment::run_all<double>(stacks, maximize, static_cast<char*>(workspace), device, stream);
 }
 
 }  // namespace fastrebasin::cuda

@@ -2,11 +2,11 @@
 
 #include "cuda/assignment/launches.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 template <>
 void run<double>(const Group& group, int device, Stream stream) {
   run_kernels<double>(group, device, stream);
 }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -2,11 +2,11 @@
 
 #include "cuda/assignment/launches.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 template <>
 void run<float>(const Group& group, int device, Stream stream) {
   run_kernels<float>(group, device, stream);
 }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

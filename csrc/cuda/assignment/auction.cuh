@@ -14,7 +14,7 @@
 #include "cuda/assignment/block.cuh"
 #include "cuda/relaxed.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 template <typename T, Memory memory>
 class Auction {
@@ -234,4 +234,4 @@ template <typename T, Memory memory>
   return Auction<T, memory>(block, columns).phase(tolerance, few, rounds);
 }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -9,7 +9,7 @@
 #include "cuda/assignment/problem.cuh"
 #include "cuda/launch.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 constexpr int most_warps = most_threads / warp_lanes;
 constexpr int most_samples = 256;
@@ -119,4 +119,4 @@ template <typename T, Memory memory>
   }
 }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -7,7 +7,7 @@
 #include "cuda/assignment/numbers.cuh"
 #include "cuda/assignment/problem.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 // So many of the 64 groups of a row's columns have their cheapest listed: about 44 columns then lie
 // below the bound.
@@ -265,4 +265,4 @@ __device__ void for_each_part(const int* queue, int count, Body body) {
 
 __device__ inline bool leads_team() { return threadIdx.x % team_lanes == 0; }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

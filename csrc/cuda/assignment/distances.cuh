@@ -19,7 +19,7 @@
 #include "cuda/assignment/block.cuh"
 #include "cuda/relaxed.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 // A round goes on from all columns within so much of the nearest, in units of the usual spread of a
 // row's candidates: more of them at a time, some of them too early.
@@ -352,4 +352,4 @@ template <typename T, Memory memory>
   return distances.find(from_queue, radius, reach);
 }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

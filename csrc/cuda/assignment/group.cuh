@@ -8,7 +8,7 @@
 #include "cuda/assignment.hpp"
 #include "cuda/assignment/numbers.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 // Threads of a block that makes a pass, a warp for each row.
 constexpr int pass_threads = 256;
@@ -43,4 +43,4 @@ void run<float>(const Group& group, int device, Stream stream);
 template <>
 void run<double>(const Group& group, int device, Stream stream);
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -13,7 +13,7 @@
 #include "cuda/assignment/stages.cuh"
 #include "cuda/launch.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 namespace {
 
 template <typename T, Memory memory = Memory::global>
@@ -228,4 +228,4 @@ void run_kernels(const Group& group, int device, Stream stream) {
 }
 
 }  // namespace
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

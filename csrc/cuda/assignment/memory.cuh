@@ -6,7 +6,7 @@
 
 #include <cuda_runtime.h>
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 enum class Memory { global, shared, any };
 
@@ -30,4 +30,4 @@ class Array {
   T* first_;
 };
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

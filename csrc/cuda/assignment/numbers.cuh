@@ -6,7 +6,7 @@
 
 #include <limits>
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 using Bits = unsigned long long;
 
@@ -95,4 +95,4 @@ __device__ inline Rank block_rank(bool flag, int* parts) {
   return rank;
 }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -11,7 +11,7 @@
 #include "cuda/assignment/block.cuh"
 #include "cuda/assignment/distances.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 template <typename T, Memory memory>
 class Paths {
@@ -136,4 +136,4 @@ template <typename T, Memory memory>
   Paths<T, memory>(block, columns).move();
 }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -20,7 +20,7 @@
 #include "cuda/assignment/memory.cuh"
 #include "cuda/assignment/numbers.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 constexpr int list_capacity = 64;
 
@@ -183,4 +183,4 @@ struct Problem {
   }
 };
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -11,7 +11,7 @@
 #include "cuda/assignment/distances.cuh"
 #include "cuda/assignment/paths.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 // A search goes so many times as far as to the nearest end.
 constexpr double search_reach = 10;
@@ -163,4 +163,4 @@ class Search {
   Distances<T, memory> distances_;
 };
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -8,7 +8,7 @@
 #include "cuda/assignment/block.cuh"
 #include "cuda/assignment/search.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 // Tolerances of the auction's phases, in units of the usual spread of a row's candidates; those of
 // the second row are for problems whose first phase doesn't settle, such as costs of rank one.
@@ -156,4 +156,4 @@ class Solver {
   Problem<T, memory>& problem_;
 };
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -10,7 +10,7 @@
 #include "cuda/assignment/candidates.cuh"
 #include "cuda/assignment/problem.cuh"
 
-namespace fastrebasin::cuda {
+namespace fastrebasin::cuda::assignment {
 
 // Prices beyond so many times the largest cost would leave no digits for differences.
 constexpr double most_price = 1024;
@@ -209,4 +209,4 @@ __device__ void report(const GlobalProblem<T>& problem, const Found& found, doub
   *found.status = state.invalid ? 1 : state.infeasible ? 2 : 0;
 }
 
-}  // namespace fastrebasin::cuda
+}  // namespace fastrebasin::cuda::assignment

@@ -14,6 +14,8 @@
 #include "cuda/correlation_tasks.hpp"
 #include "cuda/correlation_warpgroups.hpp"
 #include "cuda/launch.cuh"
+#include "cuda/product_tile.cuh"
+#include "cuda/tile_in_turn.cuh"
 #include "cuda/tile_product.cuh"
 
 namespace fastrebasin::cuda {
@@ -53,11 +55,11 @@ template <Precision precision>
 void multiply_by_warps(const Group& group, int tile, Stream stream) {
   switch (tile) {
     case 32:
-      return launch_multiply<WarpShape<32, precision>>(group, stream);
+      return launch_multiply<TileInTurn<WarpShape<32, precision>>>(group, stream);
     case 64:
-      return launch_multiply<WarpShape<64, precision>>(group, stream);
+      return launch_multiply<TileInTurn<WarpShape<64, precision>>>(group, stream);
     default:
-      return launch_multiply<WarpShape<128, precision>>(group, stream);
+      return launch_multiply<TileInTurn<WarpShape<128, precision>>>(group, stream);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "cuda/correlation_kernel.cuh"
 #include "cuda/correlation_warpgroups.hpp"
 #include "cuda/launch.cuh"
+#include "cuda/tile_by_roles.cuh"
 #include "cuda/warpgroup_product.cuh"
 
 namespace fastrebasin::cuda {
@@ -18,13 +19,13 @@ bool has_warpgroups(int device) {
 void multiply_by_warpgroups(const Group& group, Precision precision, Stream stream) {
   switch (precision) {
     case Precision::highest:
-      return launch_multiply<WarpgroupShape<128, Precision::highest>>(group, stream);
+      return launch_multiply<TileByRoles<WarpgroupShape<128, Precision::highest>>>(group, stream);
     case Precision::high:
       if (group.cut.y_units == 256)
-        return launch_multiply<WarpgroupShape<256, Precision::high>>(group, stream);
-      return launch_multiply<WarpgroupShape<128, Precision::high>>(group, stream);
+        return launch_multiply<TileByRoles<WarpgroupShape<256, Precision::high>>>(group, stream);
+      return launch_multiply<TileByRoles<WarpgroupShape<128, Precision::high>>>(group, stream);
     case Precision::medium:
-      return launch_multiply<WarpgroupShape<128, Precision::medium>>(group, stream);
+      return launch_multiply<TileByRoles<WarpgroupShape<128, Precision::medium>>>(group, stream);
   }
 }
 

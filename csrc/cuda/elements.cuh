@@ -3,6 +3,7 @@
 // Numbers of 16 and 32 bits, as bits: what was loaded is widened only when it's needed, and rounded
 // to what the tensor cores multiply.
 
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -13,14 +14,8 @@ namespace fastrebasin::cuda {
 
 __device__ inline float widened_bfloat16(unsigned bits) { return __uint_as_float(bits << 16); }
 
-// The exponent's bias is moved by a product, which is exact and gives subnormal numbers their
-// value.
 __device__ inline float widened_float16(unsigned bits) {
-  const unsigned sign = (bits & 0x8000u) << 16, magnitude = (bits & 0x7FFFu) << 13;
-  const bool finite = (bits & 0x7C00u) != 0x7C00u;
-  const unsigned value =
-      finite ? __float_as_uint(__uint_as_float(magnitude) * 0x1p112f) : magnitude | 0x7F800000u;
-  return __uint_as_float(sign | value);
+  return __half2float(__half_raw{static_cast<unsigned short>(bits)});
 }
 
 template <Element element>

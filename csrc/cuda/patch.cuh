@@ -1,7 +1,8 @@
 #pragma once
 
-// A thread's part of a tile of x or y: four units, and the observations of a quad. It's read from
-// memory as it lies, long before it's needed, and then written to shared memory as words.
+// A thread's part of a tile of x or y: patches of four units, and the observations of a quad. Each
+// is read from memory as it lies, long before it's needed, and then written to shared memory as
+// words.
 
 #include <cuda_runtime.h>
 
@@ -24,81 +25,102 @@ struct Four<std::uint16_t> {
   using Type = uint2;
 };
 
-template <typename Shape, typename Side>
-class Patch {
+// The patches of one side that a thread has, so many threads apart.
+template <typename Shape, typename Side, int count = Side::patches / Shape::filling_threads>
+class Patches {
  public:
   static constexpr int observations = observations_per_quad(Shape::precision);
 
-  __device__ Patch(const Units& units, Access access, int first_unit, Side& side, unsigned patch,
-                   bool adds)
+  __device__ Patches(const Units& units, Access access, int first_unit, Side& side, bool adds,
+                     unsigned thread)
       : units_(units),
         side_(side),
-        patch_(patch),
-        place_(access.along_units, patch),
-        adds_(adds && units.sums) {
-    find_shift(first_unit + int(place_.unit));
-    // Beyond the last unit the first ones are read: their products are for nobody.
-    const int count = int(units.count), first = first_unit + int(place_.unit);
-    const int unit = first < count ? first : 0;
-    inside_ = count - unit < 4 ? count - unit : 4;
-    in_fours_ = access.in_fours && inside_ == 4;
-    turned_ = in_fours_ && !access.along_units;
-    const int bytes = units.element == Element::float32 ? 4 : 2;
-    data_ = static_cast<const char*>(units.data) + unit * units.stride * bytes;
+        access_(access),
+        thread_(thread),
+        adds_(adds && units.sums),
+        units_left_(int(units.count) - first_unit),
+        data_(static_cast<const char*>(units.data) +
+              first_unit * units.stride * (units.element == Element::float32 ? 4 : 2)) {
 #pragma unroll
-    for (int u = 0; u < 4; ++u) side_.sums[patch_][u] = side_.squares[patch_][u] = 0;
+    for (int p = 0; p < count; ++p) {
+      find_shift(first_unit, p);
+#pragma unroll
+      for (int u = 0; u < 4; ++u) side_.sums[patch(p)][u] = side_.squares[patch(p)][u] = 0;
+    }
   }
 
   // Reads a part of the tile that begins with an observation.
   __device__ void read(unsigned observation) {
-    if (units_.element == Element::float32)
-      read<float>(observation);
-    else
-      read<std::uint16_t>(observation);
+#pragma unroll
+    for (int p = 0; p < count; ++p) read(p, observation);
   }
 
-  // Writes what was read, shifted; zeros beyond the last observation, of which so many are left.
-  __device__ void write(int buffer, unsigned left) {
-    switch (units_.element) {
-      case Element::float32:
-        return turned_ ? write<Element::float32, false, true>(buffer, left)
-                       : write<Element::float32, false, false>(buffer, left);
-      case Element::bfloat16:
-        return write_halves<Element::bfloat16>(buffer, left);
-      case Element::float16:
-        return write_halves<Element::float16>(buffer, left);
+  // Writes what was read, shifted; zeros beyond the last of `left` observations. Then reads the
+  // part that begins with the next observation, if there is one.
+  __device__ void fill(int buffer, unsigned left, unsigned next) {
+#pragma unroll
+    for (int p = 0; p < count; ++p) {
+      write(p, buffer, left);
+      if (left > Shape::depth) read(p, next);
     }
   }
 
  private:
+  using PlaceOfPatch = PatchPlace<Side>;
+
+  __device__ unsigned patch(int p) const { return thread_ + p * Shape::filling_threads; }
+  __device__ PlaceOfPatch place(int p) const { return {access_.along_units, patch(p)}; }
+  // Beyond the last unit the first ones are read: their products are for nobody.
+  __device__ int unit(int p) const {
+    const int unit = int(place(p).unit);
+    return unit < units_left_ ? unit : 0;
+  }
+  __device__ int units_inside(int p) const {
+    const int left = units_left_ - unit(p);
+    return left < 4 ? left : 4;
+  }
+  // How four units are read: four values at a time, and those along observations.
+  __device__ bool in_fours(int p) const { return access_.in_fours && units_inside(p) == 4; }
+  __device__ bool turned(int p) const { return in_fours(p) && !access_.along_units; }
+
   // One of the threads that share the four units writes for all.
-  __device__ void find_shift(int unit) {
-    if (place_.quad > 0) return;
+  __device__ void find_shift(int first_unit, int p) {
+    const PlaceOfPatch here = place(p);
+    if (here.quad > 0) return;
     float shift[4] = {};
     for (int u = 0; u < 4; ++u)
-      if (units_.shift && unit + u < units_.count) shift[u] = units_.shift[unit + u];
-    side_.shifts[place_.unit / 4] = {shift[0], shift[1], shift[2], shift[3]};
+      if (units_.shift && int(here.unit) + u < units_left_)
+        shift[u] = units_.shift[first_unit + here.unit + u];
+    side_.shifts[here.unit / 4] = {shift[0], shift[1], shift[2], shift[3]};
+  }
+
+  __device__ void read(int p, unsigned observation) {
+    if (units_.element == Element::float32)
+      read<float>(p, observation);
+    else
+      read<std::uint16_t>(p, observation);
   }
 
   // Values stay as they are loaded, and where: to do more with them would mean to wait for them.
   template <typename Stored>
-  __device__ void read(unsigned observation) {
+  __device__ void read(int p, unsigned observation) {
     using Fours = typename Four<Stored>::Type;
-    const auto* data = reinterpret_cast<const Stored*>(data_);
     const std::int64_t stride = units_.stride;
+    const auto* data = reinterpret_cast<const Stored*>(data_) + unit(p) * stride;
+    const bool fours = in_fours(p), along_observations = turned(p);
 #pragma unroll
     for (int k = 0; k < observations; k += 4) {
-      const unsigned at = observation + place_.quad * observations + k;
+      const unsigned at = observation + place(p).quad * observations + k;
       const std::int64_t* offsets = &side_.offsets[at % ring];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const Stored* values = data + (turned_ ? offsets[0] + j * stride : offsets[j]);
-        if (in_fours_)
-          keep(*reinterpret_cast<const Fours*>(values), bits_[k + j]);
+        const Stored* values = data + (along_observations ? offsets[0] + j * stride : offsets[j]);
+        if (fours)
+          keep(*reinterpret_cast<const Fours*>(values), bits_[p][k + j]);
         else
 #pragma unroll
           for (int u = 0; u < 4; ++u)
-            bits_[k + j][u] = bits_at(values + (u < inside_ ? u : 0) * stride);
+            bits_[p][k + j][u] = bits_at(values + (u < units_inside(p) ? u : 0) * stride);
       }
     }
   }
@@ -110,130 +132,132 @@ class Patch {
     bits[0] = four.x, bits[1] = four.y;
   }
 
+  __device__ void write(int p, int buffer, unsigned left) {
+    switch (units_.element) {
+      case Element::float32:
+        return turned(p) ? write<Element::float32, false, true>(p, buffer, left)
+                         : write<Element::float32, false, false>(p, buffer, left);
+      case Element::bfloat16:
+        return write_halves<Element::bfloat16>(p, buffer, left);
+      case Element::float16:
+        return write_halves<Element::float16>(p, buffer, left);
+    }
+  }
+
   template <Element element>
-  __device__ void write_halves(int buffer, unsigned left) {
-    if (!in_fours_) return write<element, false, false>(buffer, left);
-    return turned_ ? write<element, true, true>(buffer, left)
-                   : write<element, true, false>(buffer, left);
+  __device__ void write_halves(int p, int buffer, unsigned left) {
+    if (!in_fours(p)) return write<element, false, false>(p, buffer, left);
+    return turned(p) ? write<element, true, true>(p, buffer, left)
+                     : write<element, true, false>(p, buffer, left);
   }
 
   // Where a value is: turned, its four are observations of a unit; packed, two are in one register.
   template <Element element, bool packed, bool turned>
-  __device__ float value(int k, int u) const {
-    const unsigned (&four)[4] = bits_[turned ? k / 4 * 4 + u : k];
+  __device__ float value(int p, int k, int u) const {
+    const unsigned (&four)[4] = bits_[p][turned ? k / 4 * 4 + u : k];
     const int index = turned ? k % 4 : u;
     if (!packed) return widened<element>(four[index]);
     return widened<element>(index % 2 ? four[index / 2] >> 16 : four[index / 2] & 0xFFFFu);
   }
 
   template <Element element, bool packed, bool turned>
-  __device__ void write(int buffer, unsigned left) {
-    const float4 four = side_.shifts[place_.unit / 4];
+  __device__ void write(int p, int buffer, unsigned left) {
+    const PlaceOfPatch here = place(p);
+    const float4 four = side_.shifts[here.unit / 4];
     const float shift[4] = {four.x, four.y, four.z, four.w};
+    float values[4][observations];
 #pragma unroll
-    for (int u = 0; u < 4; ++u) {
-      float values[observations];
+    for (int u = 0; u < 4; ++u)
 #pragma unroll
       for (int k = 0; k < observations; ++k)
-        values[k] = value<element, packed, turned>(k, u) - shift[u];
-      if (left < Shape::depth)
+        values[u][k] = value<element, packed, turned>(p, k, u) - shift[u];
+    if (left < Shape::depth) clear_from(left, here.quad * observations, values);
+    if (adds_) add(values, patch(p));
+    // The four lie in groups that follow each other.
+    const Place first = place_of(here.unit);
 #pragma unroll
-        for (int k = 0; k < observations; ++k)
-          if (place_.quad * observations + k >= left) values[k] = 0;
-      if (adds_) add(values, u);
-      Shape::put(side_.tiles[buffer], place_.unit + u, place_.quad,
-                 words_of<Shape::precision>(values));
-    }
+    for (unsigned u = 0; u < 4; ++u)
+      Shape::put(side_.tiles[buffer], {first.group + u, first.member}, here.quad,
+                 words_of<Shape::precision>(values[u]));
   }
 
-  __device__ void add(const float (&values)[observations], int u) {
-    float sum = 0, square = 0;
+  __device__ static void clear_from(unsigned end, unsigned first,
+                                    float (&values)[4][observations]) {
 #pragma unroll
-    for (int k = 0; k < observations; ++k) {
-      sum += values[k];
-      square += values[k] * values[k];
+    for (int k = 0; k < observations; ++k)
+#pragma unroll
+      for (int u = 0; u < 4; ++u)
+        if (first + k >= end) values[u][k] = 0;
+  }
+
+  __device__ void add(const float (&values)[4][observations], unsigned patch) {
+#pragma unroll
+    for (int u = 0; u < 4; ++u) {
+      float sum = 0, square = 0;
+#pragma unroll
+      for (int k = 0; k < observations; ++k) {
+        sum += values[u][k];
+        square += values[u][k] * values[u][k];
+      }
+      side_.sums[patch][u] += sum;
+      side_.squares[patch][u] += square;
     }
-    side_.sums[patch_][u] += sum;
-    side_.squares[patch_][u] += square;
   }
 
   const Units& units_;
   Side& side_;
-  const unsigned patch_;
-  const PatchPlace<Side> place_;
+  const Access access_;
+  const unsigned thread_;
   const bool adds_;
-  int inside_;              // so many of the four units exist
-  bool in_fours_, turned_;  // how they are read: four at a time, and then along observations
-  const char* data_;        // where the first unit begins
-  unsigned bits_[observations][4] = {};
-};
-
-// The patches of one side that a thread takes in turn, so many threads apart.
-template <typename Shape, typename Side, int count = Side::patches / Shape::threads>
-class Turns {
- public:
-  __device__ Turns(const Units& units, Access access, int first_unit, Side& side, bool adds,
-                   unsigned patch = threadIdx.x)
-      : patch_(units, access, first_unit, side, patch, adds),
-        others_(units, access, first_unit, side, adds, patch + Shape::threads) {}
-  __device__ void read(unsigned observation) {
-    patch_.read(observation);
-    others_.read(observation);
-  }
-  __device__ void write(int buffer, unsigned left) {
-    patch_.write(buffer, left);
-    others_.write(buffer, left);
-  }
-
- private:
-  Patch<Shape, Side> patch_;
-  Turns<Shape, Side, count - 1> others_;
-};
-template <typename Shape, typename Side>
-class Turns<Shape, Side, 0> {
- public:
-  __device__ Turns(const Units&, Access, int, Side&, bool, unsigned) {}
-  __device__ void read(unsigned) {}
-  __device__ void write(int, unsigned) {}
+  const int units_left_;    // from the tile's first unit on
+  const char* const data_;  // where that begins
+  unsigned bits_[count][observations][4] = {};
 };
 
 // Each thread fills patches of both sides.
 template <typename Shape>
 class PatchesOfBoth {
  public:
-  __device__ PatchesOfBoth(const Task& task, Shared<Shape>& shared, const Corner& corner)
-      : x_(task.problem.x, task.x_access, corner.x, shared.x, corner.sums_x),
-        y_(task.problem.y, task.y_access, corner.y, shared.y, corner.sums_y) {}
+  __device__ PatchesOfBoth(const Task& task, Shared<Shape>& shared, const Corner& corner,
+                           unsigned thread)
+      : x_(task.problem.x, task.x_access, corner.x, shared.x, corner.sums_x, thread),
+        y_(task.problem.y, task.y_access, corner.y, shared.y, corner.sums_y, thread) {}
   __device__ void read(unsigned observation) {
     x_.read(observation);
     y_.read(observation);
   }
-  __device__ void write(int buffer, unsigned left) {
-    x_.write(buffer, left);
-    y_.write(buffer, left);
+  __device__ void fill(int buffer, unsigned left, unsigned next) {
+    x_.fill(buffer, left, next);
+    y_.fill(buffer, left, next);
   }
 
  private:
-  Turns<Shape, typename Shape::XSide> x_;
-  Turns<Shape, typename Shape::YSide> y_;
+  Patches<Shape, typename Shape::XSide> x_;
+  Patches<Shape, typename Shape::YSide> y_;
 };
 
 // Each thread fills a patch of one of two sides that are cut alike: the first half of them x.
 template <typename Shape>
 class PatchOfOne {
  public:
-  __device__ PatchOfOne(const Task& task, Shared<Shape>& shared, const Corner& corner)
-      : PatchOfOne(task, shared, corner, threadIdx.x < Shape::threads / 2) {}
+  __device__ PatchOfOne(const Task& task, Shared<Shape>& shared, const Corner& corner,
+                        unsigned thread)
+      : PatchOfOne(task, shared, corner, thread % Side::patches, thread < Side::patches) {}
   __device__ void read(unsigned observation) { patch_.read(observation); }
-  __device__ void write(int buffer, unsigned left) { patch_.write(buffer, left); }
+  __device__ void fill(int buffer, unsigned left, unsigned next) {
+    patch_.fill(buffer, left, next);
+  }
 
  private:
-  __device__ PatchOfOne(const Task& task, Shared<Shape>& shared, const Corner& corner, bool of_x)
+  using Side = typename Shape::XSide;
+
+  __device__ PatchOfOne(const Task& task, Shared<Shape>& shared, const Corner& corner,
+                        unsigned patch, bool of_x)
       : patch_(of_x ? task.problem.x : task.problem.y, of_x ? task.x_access : task.y_access,
                of_x ? corner.x : corner.y, of_x ? shared.x : shared.y,
-               threadIdx.x % (Shape::threads / 2), of_x ? corner.sums_x : corner.sums_y) {}
+               of_x ? corner.sums_x : corner.sums_y, patch) {}
 
-  Patch<Shape, typename Shape::XSide> patch_;
+  Patches<Shape, Side, 1> patch_;
 };
 
 }  // namespace fastrebasin::cuda

@@ -11,15 +11,15 @@ namespace fastrebasin::cuda {
 // As many observations have their places in shared memory: those at hand, and the next.
 constexpr int ring = 4 * stretch;
 
-// One of two tiles is multiplied while the other is filled. Each of `patches` threads, or of turns
+// One of some tiles is multiplied while others are filled. Each of `patches` threads, or of turns
 // that they take, fills a quad of words of each of four units.
-template <typename TileType, int unit_count, int quads>
+template <typename TileType, int unit_count, int quads, int buffers>
 struct Side {
   using Tile = TileType;
   static constexpr int units = unit_count;
   static constexpr int patches = units / 4 * quads;
 
-  Tile tiles[2];
+  Tile tiles[buffers];
   float4 shifts[units / 4];
   std::int64_t offsets[ring];
   double sums[patches][4], squares[patches][4];  // of each patch's units

@@ -20,6 +20,7 @@ template <int tile, Precision of_products, int of_sums = 1024>
 struct WarpShape {
   static constexpr Precision precision = of_products;
   static constexpr int threads = 4 * warp_threads;  // two by two warps
+  static constexpr int filling_threads = threads;
   static constexpr int at_once = blocks_at_once(tile);
   static constexpr int quads = 2 * threads / tile;                        // of each unit
   static constexpr int depth = quads * observations_per_quad(precision);  // observations in a tile
@@ -30,11 +31,10 @@ struct WarpShape {
   struct Tile {
     uint4 quads[tile * WarpShape::quads];
   };
-  using XSide = Side<Tile, tile, quads>;
+  using XSide = Side<Tile, tile, quads, 2>;
   using YSide = XSide;
   using Products = float[rows][columns][4];
   using Patches = PatchOfOne<WarpShape>;
-  struct Pending {};
 
   // Two quads of four members fill all banks; which comes first among the eight depends on the
   // quad, for threads that fill a tile along observations, and on the other four members, for those
@@ -46,10 +46,9 @@ struct WarpShape {
     return block * 16 + place.member / 4 * 8 + (slot ^ turn);
   }
 
-  __device__ static void put(Tile& filled, unsigned unit, unsigned quad, uint4 words) {
-    filled.quads[quad_at(place_of(unit), quad)] = words;
+  __device__ static void put(Tile& filled, Place place, unsigned quad, uint4 words) {
+    filled.quads[quad_at(place, quad)] = words;
   }
-  __device__ static void publish() {}
 
   // Which of the tile's units are a thread's: the row and the column of products[i][j][k].
   __device__ static unsigned row_of(int i, int k) {
@@ -66,8 +65,8 @@ struct WarpShape {
     return reinterpret_cast<const uint2*>(&filled.quads[quad])[lane() % 2];
   }
 
-  __device__ static void start(const Tile& x, const Tile& y, bool begins, Products& products,
-                               Pending&) {
+  // Adds the product of two tiles, or begins with it.
+  __device__ static void multiply(const Tile& x, const Tile& y, bool begins, Products& products) {
     if (begins)
 #pragma unroll
       for (int i = 0; i < rows; ++i) clear(products[i]);
@@ -89,7 +88,6 @@ struct WarpShape {
       add_products<precision>(a, b, products);
     }
   }
-  __device__ static void finish(const Tile&, Products&, Pending&) {}
 };
 
 }  // namespace fastrebasin::cuda

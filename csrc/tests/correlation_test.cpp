@@ -14,6 +14,8 @@
 #include "activations.hpp"
 #include "check.hpp"
 #include "cuda/correlation_kernel.cuh"
+#include "cuda/tile_by_roles.cuh"
+#include "cuda/tile_in_turn.cuh"
 #include "cuda/tile_product.cuh"
 #include "cuda/warpgroup_product.cuh"
 
@@ -217,8 +219,9 @@ void test_means_far_from_zero(Precision precision) {
 }
 
 // Sums move to float64 after every span, and begin again.
-template <typename Shape>
+template <typename Tile>
 void test_spans_add_up() {
+  using Shape = typename Tile::Shape;
   current_case = "spans";
   Random random(6);
   constexpr int n = 5 * Shape::span / 2;
@@ -231,7 +234,7 @@ void test_spans_add_up() {
   whole.parts = 1;
   whole.part_observations = n;
   whole.part_results = nullptr;
-  cuda::launch_multiply<Shape>(group, nullptr);
+  cuda::launch_multiply<Tile>(group, nullptr);
   check_results(pair, 1, Shape::precision);
 }
 
@@ -367,13 +370,17 @@ void test_failures_are_told() {
   }
 }
 
+// Parts longer than the observations whose places are at hand, too.
+void test_long_parts() {
+  test_spans_add_up<cuda::TileInTurn<cuda::WarpShape<128, Precision::highest, 128>>>();
+  test_spans_add_up<cuda::TileByRoles<cuda::WarpgroupShape<128, Precision::highest, 128>>>();
+  test_spans_add_up<cuda::TileByRoles<cuda::WarpgroupShape<128, Precision::high, 128>>>();
+}
+
 void test_the_rest() {
   cuda_shim::set_generation(8);
   test_batches_add_up();
   for (const Precision precision : precisions) test_means_far_from_zero(precision);
-  test_spans_add_up<cuda::WarpShape<128, Precision::highest, 128>>();
-  test_spans_add_up<cuda::WarpgroupShape<128, Precision::highest, 128>>();
-  test_spans_add_up<cuda::WarpgroupShape<128, Precision::high, 128>>();
   test_shifts_are_almost_means();
   test_what_is_not_there();
   test_failures_are_told();
@@ -395,6 +402,7 @@ int main(int count, char**) {
     test_gathered_observations();
     test_bad_values_spread_no_further();
   }
+  test_long_parts();
   if (count == 1) test_the_rest();
   std::puts("cross-moments are those of plain sums");
 }

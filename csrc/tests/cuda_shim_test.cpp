@@ -9,6 +9,7 @@
 
 #include "check.hpp"
 #include "cuda/launch.cuh"
+#include "cuda/named_barriers.cuh"
 
 namespace fastrebasin::tests {
 namespace {
@@ -111,6 +112,37 @@ void test_atomics() {
   CHECK(winners.size() > 2);
 }
 
+// The first warp hands each of some numbers to the second, which hands back the number's square;
+// there is room for two numbers on their way.
+__global__ void hand_over(int* squares, int count) {
+  constexpr int filled = 1, emptied = 3, threads = 64;  // the first of two barriers each
+  int* room = &cuda::shared_memory<int>();
+  const int lane = threadIdx.x % 32;
+  for (int k = 0; k < count; ++k) {
+    int& here = room[k % 2 * 32 + lane];
+    if (threadIdx.x < 32) {
+      if (k >= 2) cuda::wait_at(emptied + k % 2, threads);
+      here = k + lane;
+      cuda::arrive_at(filled + k % 2, threads);
+    } else {
+      cuda::wait_at(filled + k % 2, threads);
+      squares[k * 32 + lane] = here * here;
+      if (k + 2 < count) cuda::arrive_at(emptied + k % 2, threads);
+    }
+  }
+}
+
+void test_named_barriers() {
+  constexpr int count = 7;
+  for (int seed = 0; seed < seeds; ++seed) {
+    current_case = "named barriers, seed " + std::to_string(seed);
+    cuda_shim::set_seed(seed);
+    std::vector<int> squares(count * 32);
+    cuda::launch(hand_over, 3, 64, 64 * sizeof(int), nullptr, squares.data(), count);
+    for (int k = 0; k < count * 32; ++k) CHECK(squares[k] == (k / 32 + k % 32) * (k / 32 + k % 32));
+  }
+}
+
 // What ends the kernel with an error, which begins with the block and holds the thread.
 template <typename Launch>
 void check_caught(const char* expected, Launch launch) {
@@ -145,6 +177,26 @@ __global__ void half_a_warp() {
 }
 
 __global__ void a_lane_that_is_not_named() { __syncwarp(0x1); }
+
+__global__ void too_few_come() {
+  if (threadIdx.x < 32) cuda::wait_at(1, 64);
+}
+
+__global__ void too_few_arrive() {
+  if (threadIdx.x < 32) cuda::arrive_at(1, 64);
+}
+
+__global__ void each_for_another_number() { cuda::wait_at(1, threadIdx.x < 32 ? 64 : 32); }
+
+void test_misuse_of_named_barriers_is_caught() {
+  const auto caught = [](const char* expected, void (*kernel)()) {
+    check_caught(expected, [=] { cuda::launch(kernel, 1, 64, 0, nullptr); });
+  };
+  caught("for others; 32 threads wait, 32 have ended", too_few_come);
+  caught("barrier 1 never opens: 32 of 64 threads have come", too_few_arrive);
+  caught("comes to barrier 1 for", each_for_another_number);
+  caught("comes to barrier 0 of none", [] { cuda::wait_at(0, 64); });
+}
 
 void test_divergence_is_caught() {
   check_caught("for its block; 32 threads wait, 32 have ended",
@@ -199,7 +251,9 @@ int main(int count, char** arguments) {
   test_barriers();
   test_warps();
   test_atomics();
+  test_named_barriers();
   test_divergence_is_caught();
+  test_misuse_of_named_barriers_is_caught();
   test_failures_are_told();
   std::puts("the shim runs kernels, and catches what is wrong with them");
 }

@@ -25,7 +25,7 @@ namespace {
 constexpr std::size_t stack_bytes = 128 * 1024;
 constexpr std::size_t most_shown = 4;
 
-enum class State { ready, at_barrier, in_warp, done };
+enum class State { ready, at_barrier, at_named_barrier, in_warp, done };
 
 struct Fiber {
   Index thread;
@@ -35,6 +35,8 @@ struct Fiber {
   unsigned mask;                      // the lanes it waits for
   std::uint64_t value;                // what it gives to other lanes
   std::uint64_t received[warp_size];  // what it gets of them
+  int barrier, expected;              // where it comes, and how many threads are to come there
+  bool waits;
   ucontext_t context;
   sanitizers::Fiber sanitized;
 };
@@ -56,6 +58,15 @@ std::string text(const Index& i) {
 std::string text(const Site& site) {
   return std::string(site.file) + ":" + std::to_string(site.line);
 }
+
+// The threads that have come to a barrier since it last opened, of whom some wait.
+struct NamedBarrier {
+  std::vector<int> come, waiting;
+  int expected = 0;
+  int opened = 0;  // times
+  // What orders threads before others, each time anew: one may come again before others have left.
+  char meetings[4];
+};
 
 bool same(const Site& a, const Site& b) {
   return a.line == b.line && std::strcmp(a.file, b.file) == 0;
@@ -80,15 +91,26 @@ class Block {
       if (current_->state == State::ready) ready_.push_back(current_->number);
       if (current_->state == State::at_barrier) release_block();
       if (current_->state == State::in_warp) release_warp();
+      if (current_->state == State::at_named_barrier) come_to_barrier();
     }
     for (Fiber& fiber : fibers_) sanitizers::end(fiber.sanitized, main_);
     if (error_) std::rethrow_exception(error_);
     const bool stuck = std::any_of(fibers_.begin(), fibers_.end(),
                                    [](const Fiber& f) { return f.state != State::done; });
     if (stuck) throw KernelError(complaint());
+    for (const NamedBarrier& barrier : barriers_)
+      if (!barrier.come.empty())
+        throw KernelError("block " + text(blockIdx) + ": barrier " +
+                          std::to_string(&barrier - barriers_) + " never opens: " + come(barrier));
   }
 
   Fiber& current() { return *current_; }
+
+  // What orders threads that come to a barrier before those that go on from it.
+  char* meeting(int barrier) {
+    NamedBarrier& here = barriers_[barrier % named_barriers];
+    return &here.meetings[here.opened % 4];
+  }
 
   void leave(State state) {
     current_->state = state;
@@ -100,8 +122,14 @@ class Block {
  private:
   static void enter();
 
+  static std::string come(const NamedBarrier& barrier) {
+    return std::to_string(barrier.come.size()) + " of " + std::to_string(barrier.expected) +
+           " threads have come";
+  }
+
   void start() {
     error_ = nullptr;
+    for (NamedBarrier& barrier : barriers_) barrier = {};
     ready_.resize(count_);
     std::iota(ready_.begin(), ready_.end(), 0);
     sanitizers::forget(stacks_.get(), count_ * stack_bytes);
@@ -141,6 +169,39 @@ class Block {
     for (Fiber& fiber : fibers_) release(fiber);
   }
 
+  // Who comes last lets all go on that wait; whoever doesn't wait goes on at any rate.
+  void come_to_barrier() {
+    Fiber& fiber = *current_;
+    NamedBarrier& barrier = barriers_[fiber.barrier % named_barriers];
+    if (barrier.come.empty()) barrier.expected = fiber.expected;
+    if (const std::string what = misuse(fiber, barrier); !what.empty()) {
+      if (!error_)
+        error_ = std::make_exception_ptr(KernelError(
+            "block " + text(blockIdx) + ": thread " + text(fiber.thread) + " comes to barrier " +
+            std::to_string(fiber.barrier) + " " + what + " at " + text(fiber.site)));
+      return;
+    }
+    barrier.come.push_back(fiber.number);
+    if (fiber.waits)
+      barrier.waiting.push_back(fiber.number);
+    else
+      release(fiber);
+    if (int(barrier.come.size()) < barrier.expected) return;
+    for (const int other : barrier.waiting) release(fibers_[other]);
+    barrier.come.clear();
+    barrier.waiting.clear();
+    ++barrier.opened;
+  }
+
+  std::string misuse(const Fiber& fiber, const NamedBarrier& barrier) const {
+    if (fiber.barrier < 1 || fiber.barrier >= named_barriers) return "of none";
+    if (fiber.expected != barrier.expected || fiber.expected % warp_size != 0 ||
+        fiber.expected > int(count_))
+      return "for " + std::to_string(fiber.expected) + " threads, others for " +
+             std::to_string(barrier.expected);
+    return std::count(barrier.come.begin(), barrier.come.end(), fiber.number) ? "twice" : "";
+  }
+
   // Lanes go on when all that are asked for wait at the same line, each for the same lanes.
   void release_warp() {
     const unsigned mask = current_->mask;
@@ -174,7 +235,10 @@ class Block {
         ++done;
       } else if (shown++ < most_shown) {
         message += "thread " + text(fiber.thread) + " waits for ever at " + text(fiber.site) +
-                   (fiber.state == State::at_barrier ? " for its block" : " for its warp") + "; ";
+                   (fiber.state == State::at_barrier         ? " for its block"
+                    : fiber.state == State::at_named_barrier ? " for others"
+                                                             : " for its warp") +
+                   "; ";
       }
     }
     return message + std::to_string(count_ - done) + " threads wait, " + std::to_string(done) +
@@ -186,6 +250,7 @@ class Block {
   std::unique_ptr<unsigned char[]> stacks_;
   std::vector<Fiber> fibers_;
   std::vector<int> ready_;
+  NamedBarrier barriers_[named_barriers];
   Fiber* current_ = nullptr;
   std::exception_ptr error_;
   ucontext_t main_context_;
@@ -236,6 +301,18 @@ void wait_for_block(Site site) {
   sanitizers::release(running);
   running->leave(State::at_barrier);
   sanitizers::acquire(running);
+}
+
+void come_to_barrier(int barrier, int threads, bool waits, Site site) {
+  Fiber& fiber = running->current();
+  fiber.barrier = barrier;
+  fiber.expected = threads;
+  fiber.waits = waits;
+  fiber.site = site;
+  char* const meeting = running->meeting(barrier);
+  sanitizers::release(meeting);
+  running->leave(State::at_named_barrier);
+  if (waits) sanitizers::acquire(meeting);
 }
 
 void wait_for_turn() { running->leave(State::ready); }

@@ -33,6 +33,7 @@ struct Site {
 };
 
 constexpr int warp_size = 32;
+constexpr int named_barriers = 16;
 
 // Draws the order of blocks and threads of the launches that follow.
 void set_seed(std::uint64_t seed);
@@ -44,6 +45,8 @@ void run(Index grid, Index block, std::size_t shared_bytes, const std::function<
 // For the thread that calls.
 void wait_for_block(Site site);
 void wait_for_turn();
+// Comes to a barrier that opens when so many threads have come, and waits there or goes on.
+void come_to_barrier(int barrier, int threads, bool waits, Site site);
 // Waits for the lanes of `mask`, which must come to the same site with the same mask, and returns
 // the value of each lane.
 const std::uint64_t* exchange_in_warp(unsigned mask, std::uint64_t value, Site site);

@@ -225,8 +225,9 @@ void test_spans_add_up() {
   current_case = "spans";
   Random random(6);
   constexpr int n = 5 * Shape::span / 2;
-  Pair pair({{n, 1, 1}}, 70, 66, Element::float32, Element::float32, Layout::rows, Layout::columns,
-            random);
+  constexpr int y_units = Shape::YSide::units > 128 ? 262 : 66;
+  Pair pair({{n, 1, 1}}, 70, y_units, Element::float32, Element::float32, Layout::rows,
+            Layout::columns, random);
   const cuda::Manner manner{Shape::precision, Shape::threads > 128};
   cuda::Group group = cuda::groups_of({pair.problem()}, manner, nullptr).front();
   cuda::Task& whole = group.tasks[0];
@@ -375,6 +376,8 @@ void test_long_parts() {
   test_spans_add_up<cuda::TileInTurn<cuda::WarpShape<128, Precision::highest, 128>>>();
   test_spans_add_up<cuda::TileByRoles<cuda::WarpgroupShape<128, Precision::highest, 128>>>();
   test_spans_add_up<cuda::TileByRoles<cuda::WarpgroupShape<128, Precision::high, 128>>>();
+  test_spans_add_up<cuda::TileByRoles<cuda::WarpgroupShape<256, Precision::high, 128>>>();
+  test_spans_add_up<cuda::TileByRoles<cuda::WarpgroupShape<128, Precision::medium, 128>>>();
 }
 
 void test_the_rest() {

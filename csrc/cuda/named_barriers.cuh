@@ -10,12 +10,6 @@
 
 namespace fastrebasin::cuda {
 
-constexpr int named_barriers = 16;
-constexpr int warpgroup_threads = 128;
-
-// What a multiprocessor's 65536 registers come to for each thread of a block that has them all.
-constexpr int registers_at_launch(int threads) { return 65536 / threads / 8 * 8; }
-
 // Comes to a barrier, and waits for the others.
 __device__ inline void wait_at(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");

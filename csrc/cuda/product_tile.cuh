@@ -96,6 +96,34 @@ class ProductTile {
         part_(task, block / task.tiles),
         corner_(corner_of<Shape>(task, block % task.tiles)) {}
 
+  // Finds where the first observations lie, and later the next ones: two stretches ahead of the
+  // tile at hand, where nobody reads any more. Those who fill have to meet in between.
+  __device__ void find_first(unsigned thread) {
+    find_observations(0, thread);
+    find_observations(stretch, thread);
+  }
+  __device__ void find_next(int at, unsigned thread) {
+    if (at % stretch == 0) find_observations(at + 2 * stretch, thread);
+  }
+
+  // At the end of a span, or of all: adds its products to the results.
+  __device__ void move_span(const typename Shape::Products& products, int end) {
+    if (end % Shape::span == 0 || end >= part_.count)
+      move(products, !task_.part_results || end > Shape::span);
+  }
+
+  // What was summed where patches were filled, by the threads that did.
+  __device__ void write_sums(unsigned thread) {
+    const Results results = results_of(task_, part_.number);
+    if (corner_.sums_x && problem_.x.sums)
+      write_sums(shared_.x, problem_.x, task_.x_access, corner_.x, results.x_sums,
+                 results.x_squares, thread);
+    if (corner_.sums_y && problem_.y.sums)
+      write_sums(shared_.y, problem_.y, task_.y_access, corner_.y, results.y_sums,
+                 results.y_squares, thread);
+  }
+
+ private:
   // A stretch of them, by as many threads.
   __device__ void find_observations(int from, unsigned thread) {
     if (thread >= stretch) return;
@@ -129,18 +157,6 @@ class ProductTile {
       }
   }
 
-  // What was summed where patches were filled, by the threads that did.
-  __device__ void write_sums(unsigned thread) {
-    const Results results = results_of(task_, part_.number);
-    if (corner_.sums_x && problem_.x.sums)
-      write_sums(shared_.x, problem_.x, task_.x_access, corner_.x, results.x_sums,
-                 results.x_squares, thread);
-    if (corner_.sums_y && problem_.y.sums)
-      write_sums(shared_.y, problem_.y, task_.y_access, corner_.y, results.y_sums,
-                 results.y_squares, thread);
-  }
-
- private:
   // How many columns behind that of a thread's first product in a row another lies.
   __device__ static int column_after(int j) { return int(unit_at({unsigned(j), 0})); }
 

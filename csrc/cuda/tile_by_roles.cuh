@@ -18,7 +18,7 @@ namespace fastrebasin::cuda {
 template <typename Shape>
 class TileByRoles : public ProductTile<Shape> {
   using Base = ProductTile<Shape>;
-  using Base::find_observations, Base::move, Base::part_, Base::shared_, Base::task_;
+  using Base::find_first, Base::find_next, Base::move_span, Base::part_, Base::shared_;
 
  public:
   __device__ TileByRoles(const Task& task, Shared<Shape>& shared, std::int64_t block)
@@ -42,20 +42,15 @@ class TileByRoles : public ProductTile<Shape> {
   __device__ static int emptied(int buffer, int group) {
     return filled(buffer, group) + Shape::buffers * groups;
   }
-  static_assert(2 + 2 * Shape::buffers * groups <= named_barriers);
-  static_assert(Shape::multiplying_threads * Shape::multiplying_registers +
-                        Shape::filling_threads * Shape::filling_registers <=
-                    Shape::threads * registers_at_launch(Shape::threads),
-                "some would wait for registers for ever");
+  static_assert(2 + 2 * Shape::buffers * groups <= 16, "a block has no more barriers");
 
   __device__ static int after(int buffer) { return buffer + 1 == Shape::buffers ? 0 : buffer + 1; }
 
   // Each tile is read while the one before it is written.
   __device__ void fill(unsigned thread) {
     set_registers<Shape::filling_registers, false>();
-    typename Shape::Patches patches(task_, shared_, this->corner_, thread);
-    find_observations(0, thread);
-    find_observations(stretch, thread);
+    typename Shape::Patches patches(this->task_, shared_, this->corner_, thread);
+    find_first(thread);
     wait_at(of_fillers, Shape::filling_threads);
     patches.read(0);
     int buffer = 0;
@@ -63,9 +58,7 @@ class TileByRoles : public ProductTile<Shape> {
       if (at >= Shape::buffers * Shape::depth)
         for (int group = 0; group < groups; ++group)
           wait_at(emptied(buffer, group), meeting_threads);
-      // Nobody reads the places that these take, nor these before all have met again, waiting for
-      // buffers: that comes more than once in a stretch.
-      if (at % stretch == 0) find_observations(at + 2 * stretch, thread);
+      find_next(at, thread);  // all meet more than once in a stretch, waiting for buffers
       patches.fill(buffer, part_.count - at, at + Shape::depth);
       publish_shared_memory();
       for (int group = 0; group < groups; ++group)
@@ -86,9 +79,7 @@ class TileByRoles : public ProductTile<Shape> {
                       products);
       if (at + Shape::buffers * Shape::depth < part_.count)
         arrive_at(emptied(buffer, group), meeting_threads);
-      const int next = at + Shape::depth;
-      if (next % Shape::span == 0 || next >= part_.count)
-        move(products, !task_.part_results || next > Shape::span);
+      move_span(products, at + Shape::depth);
     }
   }
 };

@@ -11,7 +11,7 @@ namespace fastrebasin::cuda {
 template <typename Shape>
 class TileInTurn : public ProductTile<Shape> {
   using Base = ProductTile<Shape>;
-  using Base::find_observations, Base::move, Base::part_, Base::shared_, Base::task_;
+  using Base::find_first, Base::find_next, Base::move_span, Base::part_, Base::shared_;
 
  public:
   __device__ TileInTurn(const Task& task, Shared<Shape>& shared, std::int64_t block)
@@ -19,8 +19,7 @@ class TileInTurn : public ProductTile<Shape> {
 
   // Each tile is read while the one before it is written, and that before it multiplied.
   __device__ void run() {
-    find_observations(0, threadIdx.x);
-    find_observations(stretch, threadIdx.x);
+    find_first(threadIdx.x);
     __syncthreads();
     patches_.read(0);
     patches_.fill(0, part_.count, Shape::depth);
@@ -31,10 +30,9 @@ class TileInTurn : public ProductTile<Shape> {
       const int next = at + Shape::depth;
       Shape::multiply(shared_.x.tiles[buffer], shared_.y.tiles[buffer], at % Shape::span == 0,
                       products);
-      if (at % stretch == 0) find_observations(at + 2 * stretch, threadIdx.x);
+      find_next(at, threadIdx.x);
       if (next < part_.count) patches_.fill(buffer ^ 1, part_.count - next, next + Shape::depth);
-      if (next % Shape::span == 0 || next >= part_.count)
-        move(products, !task_.part_results || next > Shape::span);
+      move_span(products, next);
       __syncthreads();
     }
     this->write_sums(threadIdx.x);

@@ -11,6 +11,7 @@
 namespace fastrebasin::cuda {
 
 constexpr int warp_threads = 32;
+constexpr int warpgroup_threads = 4 * warp_threads;
 
 __device__ inline unsigned lane() { return threadIdx.x % warp_threads; }
 __device__ inline unsigned warp() { return threadIdx.x / warp_threads; }

@@ -9,7 +9,6 @@
 
 #include <cuda_runtime.h>
 
-#include "cuda/named_barriers.cuh"
 #include "cuda/patch.cuh"
 #include "cuda/side.cuh"
 #include "cuda/tile_layout.cuh"
@@ -30,6 +29,9 @@ struct WarpgroupShape {
   static constexpr int threads = multiplying_threads + filling_threads;
   static constexpr int multiplying_registers = precision == Precision::medium ? 136 : 176;
   static constexpr int filling_registers = precision == Precision::medium ? 120 : 152;
+  static_assert(multiplying_threads * multiplying_registers + filling_threads * filling_registers <=
+                    threads * (65536 / threads / 8 * 8),
+                "a launch gives each thread as many as the multiprocessor has, in eights");
   static constexpr int at_once = 1;
   static constexpr int buffers = 3;
   static constexpr int quads = 8;  // of each unit

@@ -195,6 +195,7 @@ void test_misuse_of_named_barriers_is_caught() {
   caught("for others; 32 threads wait, 32 have ended", too_few_come);
   caught("barrier 1 never opens: 32 of 64 threads have come", too_few_arrive);
   caught("comes to barrier 1 for", each_for_another_number);
+  caught("comes to barrier 1 for 33 threads, which aren't warps", [] { cuda::wait_at(1, 33); });
   caught("comes to barrier 0 of none", [] { cuda::wait_at(0, 64); });
 }
 

@@ -195,8 +195,9 @@ class Block {
 
   std::string misuse(const Fiber& fiber, const NamedBarrier& barrier) const {
     if (fiber.barrier < 1 || fiber.barrier >= named_barriers) return "of none";
-    if (fiber.expected != barrier.expected || fiber.expected % warp_size != 0 ||
-        fiber.expected > int(count_))
+    if (fiber.expected % warp_size != 0 || fiber.expected > int(count_))
+      return "for " + std::to_string(fiber.expected) + " threads, which aren't warps of the block";
+    if (fiber.expected != barrier.expected)
       return "for " + std::to_string(fiber.expected) + " threads, others for " +
              std::to_string(barrier.expected);
     return std::count(barrier.come.begin(), barrier.come.end(), fiber.number) ? "twice" : "";

@@ -6,11 +6,6 @@
 
 namespace fastrebasin::cuda {
 
-constexpr int named_barriers = cuda_shim::named_barriers;
-constexpr int warpgroup_threads = 128;
-
-constexpr int registers_at_launch(int threads) { return 65536 / threads / 8 * 8; }
-
 inline void wait_at(int barrier, int threads, const char* file = __builtin_FILE(),
                     int line = __builtin_LINE()) {
   cuda_shim::come_to_barrier(barrier, threads, true, {file, line});

@@ -179,6 +179,8 @@ def main() -> None:
     add("--rounds", type=int, default=5, help="of the MLPs")
     add("--out", type=Path, help="write all numbers as JSON")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"argument --rounds: must be positive, got {options.rounds}")
     record = provenance()
     if "mlp" in options.what:
         models, steps = trained_mlps(options.data_dir), options.published_steps

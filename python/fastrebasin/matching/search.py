@@ -132,7 +132,8 @@ class Settings:
                 f"schedule must be constant, multistep or cosine, got {self.schedule!r}"
             )
         if self.select not in SELECTIONS:
-            problems.append(f"select must be {', '.join(SELECTIONS)}, got {self.select!r}")
+            *others, last = SELECTIONS
+            problems.append(f"select must be {', '.join(others)} or {last}, got {self.select!r}")
         if self.autocast not in (None, torch.bfloat16, torch.float16):
             problems.append(f"autocast must be bfloat16, float16 or None, got {self.autocast}")
         if self.checkpoint is not None and Path(self.checkpoint).suffix != ".safetensors":

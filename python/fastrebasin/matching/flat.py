@@ -63,13 +63,15 @@ class Flat:
 
     def _updated(self, terms: Sequence[Term], permutation: Permutation) -> torch.Tensor:
         """Return the cost with these terms, and maybe others, at a permutation of the others."""
-        if self._cost is None or self._target != self._blocks.target:
-            self._cost = self._zeros() if self._cost is None else self._cost.zero_()
+        anew = self._cost is None or self._target != self._blocks.target
+        if self._cost is None:
+            self._cost = self._empty()
+        if anew:
             self._target, self._added = self._blocks.target, {}
         for term, before in self._added.items():
             add_change(self._cost, self._blocks, term, before, permutation)
         new = [term for term in terms if term not in self._added]
-        add_products(self._cost, self._blocks, new, permutation)
+        add_products(self._cost, self._blocks, new, permutation, anew=anew)
         self._added = {
             term: {group: permutation[group] for group in self._blocks.others(term)}
             for term in (*self._added, *new)
@@ -123,9 +125,9 @@ class Flat:
             if self._blocks.others(term) <= known and self._blocks.varies(term.block)
         ]
 
-    def _zeros(self) -> torch.Tensor:
+    def _empty(self) -> torch.Tensor:
         size = self._blocks.sizes[self._group]
-        return self._blocks.b[self._terms[0].block].new_zeros(size, size)
+        return self._blocks.b[self._terms[0].block].new_empty(size, size)
 
 
 def _of_pairs(cost: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:

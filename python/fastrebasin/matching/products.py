@@ -23,13 +23,20 @@ _NUMBERS = 2**20  # of each factor of a product at a time: 4 MiB in float32
 
 
 def add_products(
-    cost: torch.Tensor, blocks: Blocks, terms: Sequence[Term], permutation: Permutation
+    cost: torch.Tensor,
+    blocks: Blocks,
+    terms: Sequence[Term],
+    permutation: Permutation,
+    *,
+    anew: bool = False,
 ) -> None:
-    """Add U V^T of all terms of a group."""
+    """Add U V^T of all terms of a group; `anew`, to zero in place of what `cost` holds."""
     vectors = [term for term in terms if blocks.b[term.block].ndim == 1]
     if vectors:  # side by side, they are one product
         u, v = (torch.stack([t[term.block] for term in vectors], 1) for t in (blocks.a, blocks.b))
-        cost.addmm_(u, v.T)
+        cost.addmm_(u, v.T, beta=0 if anew else 1)
+    elif anew:
+        cost.zero_()
     for term in terms:
         if blocks.b[term.block].ndim > 1:
             _add(cost, blocks, term, None, permutation)
@@ -60,20 +67,19 @@ def _add(
         return
     group = blocks.groups[term.block][other] or ""
     new, old = now[group], None if before is None else before[group]
-    columns = torch.arange(len(new), device=a.device)
-    is_whole = old is None or not blocks.readings.at_once
-    if old is not None and not is_whole:
+    columns = None  # all of them
+    if old is not None and blocks.readings.at_once:
         columns = (old != new).nonzero().flatten()
         new, old = new[columns], old[columns]
     rooms = _Rooms(a)
     if axis == 0:  # whole rows lie together
-        u = _units_first(a, axis) if is_whole else rooms.take(0, a, axis, other, columns)
+        u = _units_first(a, axis) if columns is None else rooms.take(0, a, axis, other, columns)
         for units in slices(len(b), b, _NUMBERS):
             v = rooms.change(b[units], axis, other, new, old)
             cost[:, units].addmm_(u, v.T)
     else:
-        for some in slices(len(columns), b.movedim(other, 0), _NUMBERS):
-            u = rooms.take(0, a, axis, other, columns[some])
+        for some in slices(len(new), b.movedim(other, 0), _NUMBERS):
+            u = rooms.take(0, a, axis, other, some if columns is None else columns[some])
             v = rooms.change(b, axis, other, new[some], None if old is None else old[some])
             cost.addmm_(u, v.T)
 
@@ -86,12 +92,20 @@ class _Rooms:
         self._rooms = [like.new_empty(size) for _ in range(3)]
 
     def take(
-        self, room: int, block: torch.Tensor, units: int, axis: int, index: torch.Tensor
+        self, room: int, block: torch.Tensor, units: int, axis: int, index: torch.Tensor | slice
     ) -> torch.Tensor:
-        """Return a matrix of some entries of an axis: a row for each entry of the axis `units`."""
-        if block.ndim > 2 and {units, axis} == {0, 1} and block.is_contiguous():
+        """Return a matrix of some entries of an axis: a row for each entry of the axis `units`.
+
+        Of a matrix, a slice is a view.
+        """
+        is_convolution = block.ndim > 2 and {units, axis} == {0, 1} and block.is_contiguous()
+        if isinstance(index, slice):
+            if not is_convolution:
+                return _units_first(block.movedim(axis, 0)[index].movedim(0, axis), units)
+            index = torch.arange(block.shape[axis], device=block.device)[index]
+        if is_convolution:
             kernels = _native.gather_kernels(block, units, index, self._rooms[room])
-            return kernels.flatten(1)  # a convolution's weights
+            return kernels.flatten(1)
         return _units_first(block.index_select(axis, index), units)
 
     def change(

@@ -8,27 +8,25 @@ pass doesn't read; and only what a permutation changed is gathered and averaged 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from fastrebasin import layout, nesting
 from fastrebasin._transfer import sent
 from fastrebasin.checkpoints import check_same_shapes
 from fastrebasin.data import WeightedBatch
-from fastrebasin.layout import groups_of
 from fastrebasin.matching.readings import Number, Readings, common_device
-from fastrebasin.permutation import (
-    Permutation,
-    identity_permutation,
-    permutation_on,
-    permute_units,
-)
+from fastrebasin.permutation import Permutation, identity_permutation, permutation_on
 from fastrebasin.spec import PermutationSpec
 
 __all__ = ["Midpoint"]
+
+_FEW = 0.1  # of all units: where more have moved, to average all takes as long
 
 
 class Midpoint:
@@ -73,9 +71,9 @@ class Midpoint:
         self._autocast = autocast
         self._call = torch.compile(self._functional) if compile else self._functional
         self.permutation: Permutation = {}
-        self._values = {name: torch.empty_like(a) for name, a in self.a.items()}
-        self.merged = {n: value.detach().requires_grad_() for n, value in self._values.items()}
-        self._moved_by = {name: _groups(self.spec, name) for name in self.a}
+        means = {name: torch.empty_like(a) for name, a in self.a.items()}
+        self.merged = {name: mean.detach().requires_grad_() for name, mean in means.items()}
+        self._parts = [part for n in self.a for part in _parts(self.spec, n, self.a, self.b, means)]
         self.move_to(identity_permutation(self.spec.sizes))
 
     def move_to(self, permutation: Permutation) -> Number:
@@ -84,22 +82,27 @@ class Midpoint:
         It is the number 1 where no unit is known to change its partner.
         """
         before, self.permutation = self.permutation, permutation_on(permutation, self.device)
-        changed = {
-            group: order
-            for group, order in self.permutation.items()
-            if not before or not self.readings.same(order, before[group])
-        }
-        if before and not changed:
-            return 1.0
-        for name, value in self._values.items():
-            if not before or not self._moved_by[name].isdisjoint(changed):
-                moved = permute_units(self.b[name], self.spec, name, self.permutation)
-                torch.lerp(self.a[name], moved, 0.5, out=value)
         if not before:
+            for part in self._parts:
+                part.average(self.permutation, self.spec.within)
             return 0.0
-        units = sum(map(len, before.values()))
-        lost = [(order != before[group]).sum() for group, order in changed.items()]
-        return (units - torch.stack(lost).sum().double()) / units
+        changed = {
+            group: order != before[group]
+            for group, order in self.permutation.items()
+            if not self.readings.same(order, before[group])
+        }
+        if not changed:
+            return 1.0
+        lost = torch.stack([units.sum() for units in changed.values()]).sum()
+        total = sum(map(len, before.values()))
+        known = self.readings.known(lost)
+        are_few = known is not None and known < _FEW * total
+        for part in self._parts:
+            if are_few and self.spec.within.keys().isdisjoint(part.groups):
+                part.average_again(self.permutation, changed)
+            elif not changed.keys().isdisjoint(part.groups):
+                part.average(self.permutation, self.spec.within)
+        return (total - lost.double()) / total
 
     def state_dict(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict of the models: `parameters`, and else what A has."""
@@ -152,5 +155,41 @@ def _tied(model: nn.Module) -> dict[str, str]:
     return {name: original for name, original in found.items() if name != original}
 
 
-def _groups(spec: PermutationSpec, name: str) -> set[str]:
-    return {g for layout in spec.layouts(name, 0) if layout is not None for g in groups_of(layout)}
+@dataclass(frozen=True)
+class _Part:
+    """A parameter, or a piece of one, whose every axis is one group or fixed: views."""
+
+    a: Tensor
+    b: Tensor
+    mean: Tensor
+    groups: tuple[str | None, ...]
+
+    def average(self, permutation: Permutation, within: nesting.Within) -> None:
+        """Set the mean of A and the permuted B."""
+        moved = nesting.gather(self.b, self.groups, permutation, within)
+        torch.lerp(self.a, moved, 0.5, out=self.mean)
+
+    def average_again(self, permutation: Permutation, changed: Mapping[str, Tensor]) -> None:
+        """Set the mean where units of flat groups have changed: for each, whether it has."""
+        for axis, group in enumerate(self.groups):
+            if group is None or group not in changed:
+                continue
+            units = changed[group].nonzero().flatten()
+            others = [None if k == axis else g for k, g in enumerate(self.groups)]
+            b = self.b.index_select(axis, permutation[group][units])
+            moved = nesting.gather(b, others, permutation, {})
+            mean = torch.lerp(self.a.index_select(axis, units), moved, 0.5)
+            self.mean.index_copy_(axis, units, mean)
+
+
+def _parts(
+    spec: PermutationSpec,
+    name: str,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    means: Mapping[str, Tensor],
+) -> Iterator[_Part]:
+    layouts, extents = spec.layouts(name, a[name].ndim), spec.extents
+    cut = (layout.blocks(tensors[name], layouts, extents) for tensors in (a, b, means))
+    for (of_a, groups), (of_b, _), (mean, _) in zip(*cut, strict=True):
+        yield _Part(of_a, of_b, mean, groups)

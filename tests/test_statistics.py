@@ -93,6 +93,16 @@ def test_units_that_are_mostly_zero_lose_no_digits(threshold: float, device: str
     assert_equals_two_passes(gathered(x, y, [4000] * 5), x, y, 4e-7)
 
 
+@pytest.mark.parametrize(("dtype", "mean"), [(torch.float16, 3.0), (torch.bfloat16, 0.0)])
+def test_squares_of_few_digits_are_summed_without_bias(
+    dtype: torch.dtype, mean: float, device: str
+) -> None:
+    x = torch.randn(20_000, 80).add(mean).to(device, dtype)
+    alone = Moments()
+    alone.update(x)
+    assert_equals_two_passes(alone, x, x, 4e-7)
+
+
 @given(
     cuts=st.lists(st.integers(0, 400), max_size=6),
     chunk=st.integers(1, 500),

@@ -186,9 +186,11 @@ class _Stack(NamedTuple):
             col_duals = col_duals + self.costs.shift[:, 0, :]
         objective = self.costs.objective(pair_costs)
         fields: list[Any] = [row_ind, col_ind, row_duals, col_duals, objective, solved.gap]
+        if not self.is_batch:
+            fields = [field[0] for field in fields]
         if self.is_tensor:
-            fields = list(map(from_numpy, fields))
-        return Assignment(*(fields if self.is_batch else (field[0] for field in fields)))
+            fields = [from_numpy(np.asarray(field)) for field in fields]
+        return Assignment(*fields)
 
 
 def _solve(

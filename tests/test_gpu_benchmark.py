@@ -36,6 +36,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_everything_runs_at_small_sizes(tmp_path: Path) -> None:
     found = run("--out", tmp_path, "--device", "cpu", "--quick", "--no-tests")
     assert found.returncode == 0, found.stdout + found.stderr
@@ -75,6 +76,7 @@ def hangs() -> Iterator[int]:
     time.sleep(600)
 
 
+@pytest.mark.slow
 def test_a_worker_hands_out_what_came_before_a_failure_and_goes_on() -> None:
     with Worker() as worker:
         for job, arguments, before, reason in (

@@ -51,10 +51,10 @@ def by_kernels(
     sums = _native.cross_moments([_native.Observations(*pair, axis) for pair in batches], precision)
     counts = [x.numel() // x.shape[axis] for x, _ in batches]
     found = [_about_means(*each) for each in zip(counts, sums, strict=True)]
-    for (x, y), moments in zip(batches, found, strict=True):
-        if y is x:
-            _take_squares(moments)
-    return found
+    return [
+        _with_squares(moments) if y is x else moments
+        for (x, y), moments in zip(batches, found, strict=True)
+    ]
 
 
 def by_chunks(x: Tensor, y: Tensor, axis: int) -> Iterator[BatchMoments]:
@@ -115,17 +115,17 @@ def _of_one(u: Tensor, dtype: torch.dtype) -> BatchMoments:
     scatter = (x @ x.T).double().addr_(rest, rest, alpha=-count)
     eps = torch.finfo(dtype).eps
     moments = BatchMoments(count, eps, mean, mean.clone(), squares, squares.clone(), scatter)
-    _take_squares(moments)
-    return moments
+    return _with_squares(moments)
 
 
-def _take_squares(of_one: BatchMoments) -> None:
+def _with_squares(of_one: BatchMoments) -> BatchMoments:
     """Take the products of units with themselves from where they are summed more precisely.
 
     The last digits of squares aren't as likely one as another: where all numbers have few digits,
     as in half precision, a long sum is rounded down more often than up.
     """
     of_one.scatter.diagonal().copy_(of_one.scatter_x)
+    return of_one
 
 
 def _centred(u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -63,7 +63,7 @@ class Flat:
 
     def _updated(self, terms: Sequence[Term], permutation: Permutation) -> torch.Tensor:
         """Return the cost with these terms, and maybe others, at a permutation of the others."""
-        anew = self._cost is None or self._target != self._blocks.target
+        anew = self._target != self._blocks.target
         if self._cost is None:
             self._cost = self._empty()
         if anew:
